@@ -1,0 +1,152 @@
+"""The Protocols at which the parts meet, and the values that cross them.
+
+No feature folder imports another: :mod:`wireleap_relay.relay` joins them
+through what stands here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, Protocol
+
+import attrs
+from twisted.internet.defer import Deferred
+
+from wireleap_relay.wire.address import Address
+from wireleap_relay.wire.keys import PublicKey
+from wireleap_relay.wire.payload import Connect
+from wireleap_relay.wire.relayentry import Role
+from wireleap_relay.wire.sharetoken import Sharetoken
+
+#: Unix seconds. Logic is handed one; it never asks the system itself.
+WallClock = Callable[[], float]
+
+
+class Refused(Exception):
+    """A tunnel is not to be, or to be no longer; the code and the sentence are the client's to read.
+
+    Codes as PROTOCOL's table in *The tunnel* has them. The sentence holds no
+    address of the relay's own network, of the client or of the target.
+    """
+
+    def __init__(self, code: int, description: str) -> None:
+        super().__init__(code, description)
+        self.code = code
+        self.description = description
+
+
+@attrs.define
+class Meter:
+    """Payload bytes that tunnels of one contract have carried, since the relay started.
+
+    Tunnels add to it and nobody subtracts: whoever measures remembers what it saw last.
+
+    :ivar from_clients: bytes read from clients.
+    :ivar from_targets: bytes read from targets and next relays.
+    """
+
+    from_clients: int = 0
+    from_targets: int = 0
+
+    @property
+    def total(self) -> int:
+        """Both directions together, in bytes."""
+        return self.from_clients + self.from_targets
+
+
+@attrs.frozen
+class Contract:
+    """A contract that the relay serves.
+
+    :ivar url: its endpoint, as the operator wrote it.
+    :ivar id: its public key, known once it has answered.
+    :ivar role: what the relay does for it.
+    :ivar address: under which the relay is published.
+    """
+
+    url: str
+    id: PublicKey
+    role: Role
+    address: Address
+
+
+@attrs.frozen
+class Grant:
+    """Leave to open one tunnel.
+
+    :ivar contract: who is going to pay for it.
+    :ivar meter: counts its bytes.
+    """
+
+    contract: PublicKey
+    meter: Meter
+
+
+class Admission(Protocol):
+    """Decides which tunnels the relay opens, and takes the sharetokens that pay for them."""
+
+    def check(self, connect: Connect) -> Grant:
+        """Look at a request and its token; this only computes.
+
+        :raises Refused: where the relay does not serve it.
+        """
+
+    def deposit(self, token: Sharetoken) -> Deferred[None]:
+        """Keep a checked token durably; only after this may its tunnel carry traffic.
+
+        :returns: fires when it is kept; fails with :exc:`Refused` where the
+            token was seen before or can't be kept.
+        """
+
+
+class ContractBook(Protocol):
+    """Which contracts are served right now."""
+
+    def accepting(self, contract: PublicKey) -> Contract:
+        """Give the contract that takes new tunnels under this public key.
+
+        :raises Refused: where it is unknown, or is not accepting at the moment.
+        """
+
+
+class TokenStore(Protocol):
+    """Keeps sharetokens until they are settled."""
+
+    def deposit(self, token: Sharetoken) -> Deferred[bool]:
+        """Commit a token to disk.
+
+        :returns: fires with False where its signature was seen before; fails
+            where the disk won't take it.
+        """
+
+
+class SubmissionFailed(Exception):
+    """A contract gave no answer that decides over a token; the text says why."""
+
+
+@attrs.frozen
+class Outcome:
+    """What a contract has decided over a token.
+
+    :ivar reason: the contract's words, where it did not take it.
+    """
+
+    state: Literal["submitted", "refused", "expired"]
+    reason: str = ""
+
+
+class Submitter(Protocol):
+    """Hands sharetokens to the contracts that owe for them."""
+
+    async def submit(self, token: Sharetoken, idempotency_key: str) -> Outcome:
+        """POST a token to its contract.
+
+        :raises SubmissionFailed: where it has to be tried again.
+        """
+
+
+class UsageSink(Protocol):
+    """Where tunnels' bytes are counted."""
+
+    def meter(self, contract: PublicKey) -> Meter:
+        """Give the one meter of a contract."""

@@ -1,0 +1,1 @@
+"""Sharetokens: admission, safe-keeping and submission."""

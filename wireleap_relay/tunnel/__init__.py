@@ -1,0 +1,1 @@
+"""The data plane: HTTP/2 streams in, TCP and UDP out."""

@@ -1,0 +1,126 @@
+"""The service that listens for clients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import attrs
+from twisted.application.service import Service
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.interfaces import IListeningPort
+from twisted.internet.protocol import Factory
+from twisted.internet.task import LoopingCall, deferLater
+from twisted.logger import Logger
+from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
+
+from wireleap_relay.tunnel.connection import ClientConnection, Patience
+from wireleap_relay.tunnel.engine import SessionLimits
+from wireleap_relay.tunnel.opening import Doorway
+from wireleap_relay.tunnel.registry import TunnelCounts
+from wireleap_relay.tunnel.tls import ServerTLS
+
+
+@attrs.frozen
+class ListenerStatus:
+    """What the listener is doing.
+
+    :ivar port: the TCP port it is bound to; 0 while it is not.
+    :ivar connections: of clients, right now.
+    """
+
+    port: int
+    connections: int
+    tunnels: TunnelCounts
+
+
+class _Factory(Factory):
+    noisy = False
+
+    def __init__(self, build: Callable[[], ClientConnection]) -> None:
+        self._build = build
+
+    def buildProtocol(self, addr: Any) -> ClientConnection:
+        return self._build()
+
+
+class ListenerService(Service):
+    """Accepts clients and serves their tunnels."""
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        reactor: Any,
+        *,
+        interface: str,
+        port: int,
+        tls: ServerTLS,
+        doorway: Doorway,
+        drain_timeout: float,
+        limits: SessionLimits | None = None,
+        patience: Patience | None = None,
+    ) -> None:
+        """Listen on an interface (empty for all) and a port (0 for any).
+
+        :param drain_timeout: seconds that open tunnels have to finish when the service stops.
+        """
+        self._reactor = reactor
+        self._interface = interface
+        self._wanted_port = port
+        self._doorway = doorway
+        self._drain_timeout = drain_timeout
+        self._limits = limits or SessionLimits()
+        self._patience = patience or Patience()
+        self._connections: set[ClientConnection] = set()
+        self._port: IListeningPort | None = None
+        self._watch = LoopingCall(self._look_at_watch)
+        self._watch.clock = reactor
+        plain = _Factory(lambda: ClientConnection(doorway, self._connections, self._limits))
+        self._factory = TLSMemoryBIOFactory(tls, False, plain, reactor)
+        # What leaves in one turn is written at once; there is nothing to gather.
+        self._factory.protocol = TLSMemoryBIOProtocol
+        self._factory.noisy = False
+
+    def startService(self) -> None:
+        """Bind and accept.
+
+        :raises twisted.internet.error.CannotListenError: where the address is taken or not ours.
+        """
+        super().startService()
+        self._port = self._reactor.listenTCP(self._wanted_port, self._factory, interface=self._interface)
+        self._watch.start(1.0, now=False)
+        self._log.info("Listening on port {port}", port=self.status().port)
+
+    def stopService(self) -> Deferred[None]:
+        """Accept no more, let open tunnels finish, then close what is left."""
+        super().stopService()
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        port, self._port = self._port, None
+        if port is None:
+            return
+        await maybeDeferred(port.stopListening)
+        for connection in list(self._connections):
+            connection.leave()
+        deadline = self._reactor.seconds() + self._drain_timeout
+        while self._connections and self._reactor.seconds() < deadline:
+            await deferLater(self._reactor, 0.05)
+        if self._connections:
+            self._log.info("{count} connections did not finish in time", count=len(self._connections))
+        for connection in list(self._connections):
+            connection.abort()
+        while self._connections:
+            await deferLater(self._reactor, 0)
+        self._watch.stop()
+
+    def status(self) -> ListenerStatus:
+        """Tell what the listener is doing."""
+        bound = cast("IPv4Address", self._port.getHost()).port if self._port is not None else 0
+        return ListenerStatus(bound, len(self._connections), self._doorway.registry.counts())
+
+    def _look_at_watch(self) -> None:
+        for connection in list(self._connections):
+            connection.look_at_watch(self._patience)

@@ -1,0 +1,143 @@
+"""From a request to a tunnel: read, admit, deposit and dial, then let traffic flow."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
+
+from wireleap_relay.boundaries import Admission, Grant, Refused
+from wireleap_relay.tunnel import answers
+from wireleap_relay.tunnel.dial import Dialler
+from wireleap_relay.tunnel.registry import Registry
+from wireleap_relay.tunnel.splice import Splice, TcpSplice, UdpSplice
+from wireleap_relay.tunnel.stream import Headers, Stream, header_value
+from wireleap_relay.wire.errors import WireError
+from wireleap_relay.wire.keys import PublicKey
+from wireleap_relay.wire.payload import Connect, Ping, parse_payload
+from wireleap_relay.wire.status import Status
+
+
+@attrs.frozen
+class Doorway:
+    """Answers the requests of clients: the listener's only way to the rest of the relay.
+
+    :ivar relay: this relay's public key.
+    :ivar maxtime: longest life of a tunnel, in seconds; 0 for no limit.
+    """
+
+    relay: PublicKey
+    admission: Admission
+    dialler: Dialler
+    registry: Registry
+    reactor: Any
+    maxtime: float = 0.0
+
+    def request(self, stream: Stream, headers: Headers) -> None:
+        """Answer one request."""
+        stream.handler = opening = _Opening(stream, self)
+        method = header_value(headers, b":method") or b""
+        if method != b"PUT":
+            return answers.not_allowed(stream, method)
+        try:
+            payload = header_value(headers, answers.PAYLOAD)
+            if payload is None:
+                raise WireError("missing")
+            asked = parse_payload(payload)
+        except WireError as e:
+            return self.refuse(stream, Refused(400, f"wl-payload: {e}"))
+        if isinstance(asked, Ping):
+            return answers.pong(stream, self.relay)
+        return opening.start(asked)
+
+    def refuse(self, stream: Stream, refused: Refused, at_target: bool = False) -> None:
+        """Answer with a reason for having no tunnel."""
+        self.registry.refused(refused.code)
+        origin = answers.TARGET if at_target else str(self.relay)
+        answers.refuse(stream, Status(refused.code, refused.description, origin))
+
+
+class _Opening:
+    """A tunnel that is being opened: it keeps what the client sends meanwhile, a window at most."""
+
+    _log = Logger()
+
+    def __init__(self, stream: Stream, doorway: Doorway) -> None:
+        self._stream = stream
+        self._doorway = doorway
+        self._early: list[tuple[bytes, bool]] = []
+        self._client_ended = False
+        self._under_way: Deferred[None] | None = None
+
+    def start(self, connect: Connect) -> None:
+        """Open the tunnel; every outcome but success is told to the client."""
+        self._under_way = Deferred.fromCoroutine(self._open(connect))
+        self._under_way.addErrback(self._failed)
+
+    async def _open(self, connect: Connect) -> None:
+        doorway = self._doorway
+        dialling: Deferred[Splice] | None = None
+        splice: Splice | None = None
+        try:
+            grant = doorway.admission.check(connect)
+            # The dial may run while the disk works; traffic waits for both.
+            dialling = Deferred.fromCoroutine(self._dial(connect, grant))
+            await doorway.admission.deposit(connect.token)
+            try:
+                splice = await dialling
+            except Refused as e:
+                at_target = connect.remote.is_target and e.code != 400
+                return doorway.refuse(self._stream, e, at_target)
+        except Refused as e:
+            return doorway.refuse(self._stream, e)
+        finally:
+            if dialling is not None and splice is None:
+                dialling.addCallbacks(Splice.abort, lambda _: None)
+                dialling.cancel()
+        doorway.registry.opened(splice, grant.contract, doorway.maxtime)
+        splice.begin(self._early, self._client_ended)
+        return None
+
+    async def _dial(self, connect: Connect, grant: Grant) -> Splice:
+        doorway = self._doorway
+        origin = answers.TARGET if connect.remote.is_target else str(doorway.relay)
+        kind = UdpSplice if connect.is_udp else TcpSplice
+
+        def build() -> Any:
+            return kind(self._stream, grant.meter, origin, doorway.reactor)
+
+        dial = doorway.dialler.udp if connect.is_udp else doorway.dialler.tcp
+        opened: Splice = await dial(connect, build)
+        return opened
+
+    def _failed(self, failure: Any) -> None:
+        if failure.check(CancelledError):
+            return
+        self._log.failure("A tunnel could not be opened for a reason that nobody foresaw", failure)
+        self._doorway.refuse(self._stream, Refused(500, "internal error"))
+
+    # What the client does meanwhile
+
+    def responded(self, headers: Headers) -> None:
+        """Not for servers."""
+
+    def data_received(self, data: bytes, frame_done: bool) -> None:
+        """Keep it for the target; credit is given when the target takes it."""
+        self._early.append((data, frame_done))
+
+    def ended(self, trailers: Headers) -> None:
+        """The client has said all it has to say."""
+        self._client_ended = True
+
+    def was_reset(self, code: int) -> None:
+        """The client does not want the tunnel any more."""
+        if self._under_way is not None:
+            self._under_way.cancel()
+
+    def pause(self) -> None:
+        """Only short answers are sent from here."""
+
+    def resume(self) -> None:
+        """Nothing was paused."""

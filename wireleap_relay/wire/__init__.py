@@ -1,0 +1,1 @@
+"""Values that travel the network: frozen, without Twisted, I/O or a clock."""
