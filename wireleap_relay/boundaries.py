@@ -13,10 +13,16 @@ import attrs
 from twisted.internet.defer import Deferred
 
 from wireleap_relay.wire.address import Address
+from wireleap_relay.wire.contractinfo import ContractInfo, DirectoryPointer
+from wireleap_relay.wire.directoryinfo import DirectoryInfo
+from wireleap_relay.wire.endpoint import Endpoint
 from wireleap_relay.wire.keys import PublicKey
 from wireleap_relay.wire.payload import Connect
-from wireleap_relay.wire.relayentry import Role
+from wireleap_relay.wire.payout import PayoutBalance, Withdrawal
+from wireleap_relay.wire.relayentry import RelayEntry, Role
 from wireleap_relay.wire.sharetoken import Sharetoken
+from wireleap_relay.wire.status import Status
+from wireleap_relay.wire.versions import Version
 
 #: Unix seconds. Logic is handed one; it never asks the system itself.
 WallClock = Callable[[], float]
@@ -150,3 +156,95 @@ class UsageSink(Protocol):
 
     def meter(self, contract: PublicKey) -> Meter:
         """Give the one meter of a contract."""
+
+
+class UpstreamFailed(Exception):
+    """A contract or a directory did not do what it was asked; the text says why."""
+
+
+class Unreachable(UpstreamFailed):
+    """No answer came: the network, TLS or the time."""
+
+
+class BadAnswer(UpstreamFailed):
+    """Something came that is not an answer of this API.
+
+    :ivar code: HTTP's, where it got that far.
+    """
+
+    def __init__(self, why: str, code: int | None = None) -> None:
+        super().__init__(why)
+        self.code = code
+
+
+class ApiError(UpstreamFailed):
+    """The other side refused, in the words of its API.
+
+    :ivar code: HTTP's.
+    """
+
+    def __init__(self, code: int, status: Status) -> None:
+        super().__init__(f"{code} {status.description}" + (f" ({status.cause})" if status.cause else ""))
+        self.code = code
+        self.status = status
+
+
+@attrs.frozen
+class Listed:
+    """A directory lists the relay.
+
+    :ivar upgrade: a version that the directory asks relays to upgrade to.
+    """
+
+    upgrade: Version | None = None
+
+
+class ContractApi(Protocol):
+    """A contract, as a relay talks to it; every call may raise :exc:`UpstreamFailed`."""
+
+    async def info(self) -> ContractInfo:
+        """Ask what it is."""
+
+    async def submit(self, token: Sharetoken, idempotency_key: str) -> Status:
+        """Hand in a sharetoken; the key is the same in every attempt of one submission."""
+
+    async def balance(self) -> PayoutBalance:
+        """Ask what it owes."""
+
+    async def tokens(self) -> object:
+        """Ask which tokens await settlement; JSON data of the contract's own form."""
+
+    async def last_withdrawal(self) -> Withdrawal | None:
+        """Ask how the last withdrawal stands."""
+
+    async def withdraw(self, amount: int, destination: str) -> Withdrawal:
+        """Ask for money, by the contract's own type of payout."""
+
+
+class DirectoryApi(Protocol):
+    """A directory, as a relay talks to it; every call may raise :exc:`UpstreamFailed`."""
+
+    async def info(self) -> DirectoryInfo:
+        """Ask what it is."""
+
+    async def relays(self) -> dict[str, RelayEntry]:
+        """Fetch the relays it lists, by address, and verify its signature."""
+
+    async def enroll(self, entry: RelayEntry) -> Listed:
+        """Ask to be listed, whatever work it takes."""
+
+    async def heartbeat(self, entry: RelayEntry) -> Listed:
+        """Ask to stay listed."""
+
+    async def disenroll(self, entry: RelayEntry) -> None:
+        """Ask to be listed no longer."""
+
+
+class Upstream(Protocol):
+    """Where contracts and directories are had from."""
+
+    def contract(self, endpoint: Endpoint) -> ContractApi:
+        """Give the contract at a URL."""
+
+    def directory(self, pointer: DirectoryPointer) -> DirectoryApi:
+        """Give the directory that a contract points at."""

@@ -78,24 +78,24 @@ class _Opening:
 
     async def _open(self, connect: Connect) -> None:
         doorway = self._doorway
-        dialling: Deferred[Splice] | None = None
-        splice: Splice | None = None
         try:
             grant = doorway.admission.check(connect)
-            # The dial may run while the disk works; traffic waits for both.
-            dialling = Deferred.fromCoroutine(self._dial(connect, grant))
-            await doorway.admission.deposit(connect.token)
-            try:
-                splice = await dialling
-            except Refused as e:
-                at_target = connect.remote.is_target and e.code != 400
-                return doorway.refuse(self._stream, e, at_target)
         except Refused as e:
             return doorway.refuse(self._stream, e)
-        finally:
-            if dialling is not None and splice is None:
-                dialling.addCallbacks(Splice.abort, lambda _: None)
-                dialling.cancel()
+        # The dial may run while the disk works; traffic waits for both.
+        dialling = Deferred.fromCoroutine(self._dial(connect, grant))
+        try:
+            await doorway.admission.deposit(connect.token)
+        except Refused as e:
+            _give_up(dialling)
+            return doorway.refuse(self._stream, e)
+        except CancelledError:
+            _give_up(dialling)
+            raise
+        try:
+            splice = await dialling
+        except Refused as e:
+            return doorway.refuse(self._stream, e, connect.remote.is_target and e.code != 400)
         doorway.registry.opened(splice, grant.contract, doorway.maxtime)
         splice.begin(self._early, self._client_ended)
         return None
@@ -141,3 +141,9 @@ class _Opening:
 
     def resume(self) -> None:
         """Nothing was paused."""
+
+
+def _give_up(dialling: Deferred[Splice]) -> None:
+    """Want a target's connection no more, whether it is there already or not."""
+    dialling.addCallbacks(lambda splice: splice.abort(), lambda _: None)
+    dialling.cancel()

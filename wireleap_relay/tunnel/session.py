@@ -219,7 +219,9 @@ class Session:
         except ProtocolError as e:
             self._engine.clear_outbound_data_buffer()
             # RFC 9113, section 4.3, has an error of its own for what can't be decompressed.
-            self.fail(ErrorCodes.COMPRESSION_ERROR if isinstance(e.__cause__, HPACKError) else ErrorCodes(e.error_code))
+            code = ErrorCodes(e.error_code)
+            broken = code is ErrorCodes.PROTOCOL_ERROR and isinstance(e.__cause__, HPACKError)
+            self.fail(ErrorCodes.COMPRESSION_ERROR if broken else code)
             return
         self._take_from_engine()
         for event in events:
@@ -227,7 +229,7 @@ class Session:
 
     def _dispatch(self, event: Event) -> None:
         if isinstance(event, RequestReceived):
-            return self._requested(event.stream_id, event.headers)
+            return self._requested(event)
         if isinstance(event, RemoteSettingsChanged):
             return self._settings_changed(event)
         stream = self.streams.get(getattr(event, "stream_id", None) or 0)
@@ -238,25 +240,30 @@ class Session:
                 stream.handler.responded(event.headers)
             case TrailersReceived():
                 self._peer_ended(stream, event.headers)
-            case StreamEnded():
+            case StreamEnded() if not stream.peer_ended:
                 self._peer_ended(stream, [])
             case StreamReset():
                 self._remove(stream)
                 stream.handler.was_reset(int(event.error_code))
         return None
 
-    def _requested(self, stream_id: int, headers: Headers) -> None:
+    def _requested(self, event: RequestReceived) -> None:
+        stream_id = event.stream_id
         self._last_stream_id = max(self._last_stream_id, stream_id)
         if self.leaving or len(self.streams) >= self.limits.streams:
             return self._send_reset(stream_id, ErrorCodes.REFUSED_STREAM)
         try:
             # h2 would end the whole connection for a malformed request, and
             # with it the tunnels of others behind the same web server.
-            headers = list(validate_headers(headers, _REQUEST))
+            headers = list(validate_headers(event.headers, _REQUEST))
         except ProtocolError:
             return self._send_reset(stream_id, ErrorCodes.PROTOCOL_ERROR)
         assert self._opened is not None  # noqa: S101 - h2 gives requests to servers only
-        self._opened(self._add_stream(stream_id), headers)
+        stream = self._add_stream(stream_id)
+        stream.peer_ended = event.stream_ended is not None
+        self._opened(stream, headers)
+        if stream.peer_ended and not stream.closed:
+            self._peer_ended(stream, [])
         return None
 
     def _peer_ended(self, stream: Stream, trailers: Headers) -> None:

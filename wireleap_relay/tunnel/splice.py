@@ -228,7 +228,7 @@ class UdpSplice(Splice, DatagramProtocol):
         stream.datagrams = True
         self._pieces: list[bytes] = []
         self._begun = False
-        self._reading = True
+        self._aborted = False
         self._linger: Any = None
 
     # The target's side
@@ -248,9 +248,8 @@ class UdpSplice(Splice, DatagramProtocol):
 
     def connectionRefused(self) -> None:
         """Nobody listens at the target."""
-        if self._begun:
-            self.broke("the target refused a datagram")
-            self.abort()
+        self.abort()
+        self.broke("the target refused a datagram")
 
     # The client's side
 
@@ -290,6 +289,7 @@ class UdpSplice(Splice, DatagramProtocol):
 
     def abort(self) -> None:
         """Close the socket."""
+        self._aborted = True
         if self._linger is not None and self._linger.active():
             self._linger.cancel()
         self._linger = None
@@ -297,6 +297,9 @@ class UdpSplice(Splice, DatagramProtocol):
             self.transport.stopListening()
 
     def stopProtocol(self) -> None:
-        """The socket is closed."""
+        """The socket is closed: by us, or by the reactor when the target refused a datagram."""
         self.transport = None
+        if not self._aborted:
+            self.abort()
+            self.broke("the target refused a datagram")
         self.done.callback(None)

@@ -138,7 +138,7 @@ class Stream:
         """Tell the peer that it need not go on, once our side has ended (RFC 9113, section 8.1)."""
         if self.ended:
             self.reset(ErrorCodes.NO_ERROR)
-        else:
+        elif not self.peer_ended:
             self._stops_peer = True
 
     def reset(self, code: ErrorCodes = ErrorCodes.CANCEL) -> None:
