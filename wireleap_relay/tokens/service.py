@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import attrs
 from twisted.application.service import MultiService, Service
-from twisted.internet.defer import Deferred, DeferredSemaphore, gatherResults
+from twisted.internet.defer import Deferred, DeferredSemaphore, gatherResults, succeed
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -193,12 +193,12 @@ class SubmissionService(Service):
             self._running = self._round.start(self.interval)
             self._running.addErrback(lambda failure: self._log.failure("Submission has stopped", failure))
 
-    def stopService(self) -> Deferred[Any] | None:
+    def stopService(self) -> Deferred[Any]:
         """Stop after the request under way."""
         super().stopService()
         if self._round.running:
             self._round.stop()
-        return self._running
+        return self._running or succeed(None)
 
     def _submit_due(self) -> Deferred[None]:
         return Deferred.fromCoroutine(self._submit_round()).addErrback(self._round_failed)

@@ -1,0 +1,45 @@
+# `make sandbox` and `make test` need git, make and python3 (3.11 or newer) with venv; they set the rest up in .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --progress-bar on
+
+.PHONY: sandbox test trial lint coverage clean
+
+sandbox: .venv/relay.installed
+	$(BIN)/wireleap-relay sandbox --once
+
+test: .venv/tests.installed
+	$(BIN)/python -m pytest
+
+trial: .venv/tests.installed
+	$(BIN)/trial tests
+
+lint: .venv/dev.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+coverage: .venv/tests.installed
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage report
+
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache _trial_temp* .coverage
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "python3 is too old: 3.11 or newer is needed (or say: make PYTHON=python3.12 ...)"; exit 1; }
+	@echo "== Making a virtual environment in .venv"
+	@$(PYTHON) -m venv .venv
+
+.venv/relay.installed: .venv/bin/python pyproject.toml
+	@echo "== Installing the relay into .venv (half a minute on a fast line)"
+	@$(PIP) -e . && touch $@
+
+.venv/tests.installed: .venv/relay.installed
+	@echo "== Installing what the tests need"
+	@$(PIP) -e '.[tests]' && touch $@
+
+.venv/dev.installed: .venv/tests.installed
+	@echo "== Installing the linters"
+	@$(PIP) -e '.[dev]' && touch $@
