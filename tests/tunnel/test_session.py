@@ -472,6 +472,27 @@ class ViolationTests(SynchronousTestCase):
         self.assertEqual(handler.trailers, [])
         self.assertFalse(bench.session.closed)
 
+    def test_a_length_that_is_not_kept(self) -> None:
+        for length, data in ((b"5", b"four"), (b"3", b"four")):
+            bench = Bench()
+            handler = bench.open([*REQUEST, (b"content-length", length)])
+            self.assert_stream_error(bench, ErrorCodes.PROTOCOL_ERROR, frame(DATA, frames.END_STREAM, 1, data))
+            self.assertEqual(handler.reset, ErrorCodes.PROTOCOL_ERROR)
+
+    def test_trailers_of_a_request(self) -> None:
+        bench = Bench()
+        handler = bench.open()
+        bench._client._engine.send_headers(1, [(b"checksum", b"1")], end_stream=True)
+        bench.feed(bench._client._engine.data_to_send())
+        self.assertEqual(handler.trailers, [(b"checksum", b"1")])
+
+    def test_malformed_trailers(self) -> None:
+        bench = Bench()
+        handler = bench.open()
+        bench._client._engine.send_headers(1, [(b":path", b"/")], end_stream=True)
+        self.assert_stream_error(bench, ErrorCodes.PROTOCOL_ERROR, bench._client._engine.data_to_send())
+        self.assertEqual(handler.reset, ErrorCodes.PROTOCOL_ERROR)
+
     def test_ping_unknown_and_priority_frames(self) -> None:
         bench = Bench()
         bench.open()

@@ -37,6 +37,7 @@ from wireleap_relay.tunnel.stream import Headers, Stream
 from wireleap_relay.tunnel.windows import ReceiveWindow
 
 _REQUEST = HeaderValidationFlags(is_client=False, is_trailer=False, is_response_header=False, is_push_promise=False)
+_TRAILERS = _REQUEST._replace(is_trailer=True)
 
 
 class Session:
@@ -164,11 +165,15 @@ class Session:
             return None
         if padding:
             stream.credit(padding)
+        if stream.announced is not None:
+            stream.announced -= length - padding
         return stream
 
     def body_ended(self, stream: Stream) -> None:
         """Tell h2 of the end, by the frame's empty twin."""
-        self._engine_receives(frames.header(0, frames.DATA, frames.END_STREAM, stream.id))
+        if stream.announced:
+            return self._drop(stream, ErrorCodes.PROTOCOL_ERROR)
+        return self._engine_receives(frames.header(0, frames.DATA, frames.END_STREAM, stream.id))
 
     def frame_received(self, kind: int, stream_id: int, frame: bytes) -> None:
         """Work on a frame that is not payload."""
@@ -239,7 +244,7 @@ class Session:
             case ResponseReceived():
                 stream.handler.responded(event.headers)
             case TrailersReceived():
-                self._peer_ended(stream, event.headers)
+                self._trailers_received(stream, event.headers)
             case StreamEnded() if not stream.peer_ended:
                 self._peer_ended(stream, [])
             case StreamReset():
@@ -265,6 +270,15 @@ class Session:
         if stream.peer_ended and not stream.closed:
             self._peer_ended(stream, [])
         return None
+
+    def _trailers_received(self, stream: Stream, trailers: Headers) -> None:
+        try:
+            list(validate_headers(trailers, _TRAILERS))
+        except ProtocolError:
+            return self._drop(stream, ErrorCodes.PROTOCOL_ERROR)
+        if stream.announced:
+            return self._drop(stream, ErrorCodes.PROTOCOL_ERROR)
+        return self._peer_ended(stream, trailers)
 
     def _peer_ended(self, stream: Stream, trailers: Headers) -> None:
         stream.peer_ended = True
@@ -331,9 +345,10 @@ class Session:
 
     def _add_stream(self, stream_id: int) -> Stream:
         size = self.limits.stream_window
-        # The empty twins that h2 sees are not what a content-length promises.
-        self._engine.streams[stream_id]._expected_content_length = None
         stream = Stream(self, self._sender, stream_id, self._sender.new_stream_window, ReceiveWindow(size, size))
+        # h2 sees empty twins only, so what a content-length announces is counted here.
+        known = self._engine.streams[stream_id]
+        stream.announced, known._expected_content_length = known._expected_content_length, None
         self.streams[stream_id] = stream
         return stream
 

@@ -53,6 +53,7 @@ class Stream:
     :ivar handler: hears of what the peer does; set it as soon as the stream is known.
     :ivar window: bytes the peer lets us send on this stream; may be below 0 (RFC 9113, section 6.9.2).
     :ivar receiving: what the peer may send.
+    :ivar announced: bytes that the peer's content-length still promises; None without one.
     :ivar queued: bytes that wait to be sent.
     :ivar datagrams: each piece sent is a frame of its own, and one that no window takes whole is dropped.
     :ivar closed: nothing more will be sent or received.
@@ -64,6 +65,7 @@ class Stream:
         "_sender",
         "_session",
         "_stops_peer",
+        "announced",
         "closed",
         "datagrams",
         "ended",
@@ -87,6 +89,7 @@ class Stream:
         self.receiving = receiving
         self.queue: deque[bytes] = deque()
         self.queued = 0
+        self.announced: int | None = None
         self.datagrams = False
         self.scheduled = False
         self.ended = False

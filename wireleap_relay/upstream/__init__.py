@@ -1,0 +1,1 @@
+"""Contracts and directories, as a relay speaks with them: signed JSON over HTTP."""
