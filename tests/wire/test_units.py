@@ -115,8 +115,7 @@ class DurationTests(SynchronousTestCase):
             self.assertEqual(format_duration_for_people(seconds), text)
 
     @given(st.integers(0, 2**53) | st.integers(0, 2**63 - 1))
-    @example(2**51 + 1)
-    @example(4513110943012387)
+    @example(4456323797209255)  # a product of floats makes this one more
     @example(2**63 - 1)
     def test_round_trip(self, nanoseconds: int) -> None:
         seconds = parse_duration(f"{nanoseconds}ns")

@@ -286,8 +286,18 @@ class RelayConnection(TwistedProtocol):
 class TunnelTransport:
     """A tunnel as the transport of the next relay's TLS: what makes a circuit of connections."""
 
-    def __init__(self, protocol: TwistedProtocol, failed: Callable[[Failure], None]) -> None:
-        """Carry a protocol; ``failed`` hears why the tunnel broke, which TLS would not tell."""
+    def __init__(
+        self,
+        protocol: TwistedProtocol,
+        failed: Callable[[Failure], None],
+        opened: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Carry a protocol.
+
+        :param failed: hears why the tunnel broke, which TLS would not tell.
+        :param opened: hears when the protocol is connected.
+        """
+        self._tell_opened = opened
         self._protocol = protocol
         self._failed = failed
         self._opened = False
@@ -307,6 +317,7 @@ class TunnelTransport:
         """The next relay was reached: its TLS begins."""
         self._opened = True
         self._protocol.makeConnection(self)
+        self._tell_opened()
 
     def data_received(self, data: bytes, frame_done: bool) -> None:
         """Bytes from the next relay."""
@@ -397,11 +408,13 @@ class Circuit:
     """A way through the network.
 
     :ivar hops: from the first relay to the last.
+    :ivar times: seconds after which each of them was reached, when a tunnel was last opened.
     """
 
     def __init__(self, reactor: Any, hops: Sequence[Hop], wallet: Wallet, timeout: float = 10.0) -> None:
         """Go through ``hops``, and pay each of them from a wallet."""
         self.hops = tuple(hops)
+        self.times: tuple[float, ...] = ()
         self._reactor = reactor
         self._wallet = wallet
         self._timeout = timeout
@@ -415,9 +428,13 @@ class Circuit:
         :param reader: reads what comes out of it.
         :raises TunnelError: where a relay on the way could not be reached.
         """
+        start = self._reactor.seconds()
         connection = await self._to_first()
+        times = [self._reactor.seconds() - start]
         for hop in self.hops[1:]:
             connection = await self._through(connection, hop)
+            times.append(self._reactor.seconds() - start)
+        self.times = tuple(times)
         last = self.hops[-1]
         return connection.open(self._payload(last, protocol, Address.from_text(f"target://{target}")), reader)
 

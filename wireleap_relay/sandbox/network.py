@@ -8,13 +8,12 @@ from typing import Any
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.threads import deferToThreadPool
-from twisted.web.server import Site
 
 from wireleap_relay.boundaries import WallClock
 from wireleap_relay.sandbox.contract import SandboxContract
 from wireleap_relay.sandbox.directory import Rules, SandboxDirectory
 from wireleap_relay.sandbox.ledger import Terms
-from wireleap_relay.sandbox.web import Nothing
+from wireleap_relay.sandbox.web import Nothing, QuietSite
 from wireleap_relay.wire.endpoint import Endpoint
 from wireleap_relay.wire.keys import SigningKey
 
@@ -59,8 +58,7 @@ class SandboxNetwork(MultiService):
         :raises twisted.internet.error.CannotListenError: where the port is taken.
         """
         root = Nothing()
-        site = Site(root, reactor=self._reactor)
-        site.noisy = False
+        site = QuietSite(root, reactor=self._reactor)
         self._port = self._reactor.listenTCP(self._wanted_port, site, interface=_LOOPBACK)
         base = f"http://{_LOOPBACK}:{self._port.getHost().port}"
         self.directory = SandboxDirectory(

@@ -12,7 +12,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers
 from twisted.web.resource import Resource
-from twisted.web.server import NOT_DONE_YET, Request
+from twisted.web.server import NOT_DONE_YET, Request, Site
 
 from wireleap_relay.sandbox.answers import BAD_REQUEST, FORBIDDEN, INTERNAL, METHOD, NOT_FOUND, Problem
 from wireleap_relay.wire.encoding import write_json
@@ -191,3 +191,12 @@ class Nothing(Resource):
     def render(self, request: Request) -> int:
         """Answer for the root itself."""
         return JsonApi({}, {}).render(request)
+
+
+class QuietSite(Site):
+    """A server that writes nothing of its clients into the log."""
+
+    noisy = False
+
+    def log(self, request: Any) -> None:
+        """Leave a request out."""

@@ -12,7 +12,7 @@ from threading import Thread
 from typing import Any, TypeVar
 
 import attrs
-from twisted.application.service import MultiService, Service
+from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredSemaphore, gatherResults, succeed
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
@@ -251,23 +251,3 @@ class SubmissionService(Service):
 
         await self._store.ask(settle)
         return True
-
-
-def make_token_services(
-    reactor: Any,
-    path: Path,
-    submitter: Submitter,
-    clock: WallClock,
-    interval: float,
-    archive: Callable[[Sharetoken], None] | None,
-) -> tuple[MultiService, TokenStoreService]:
-    """Join store and submission under one parent, named ``tokens``."""
-    parent = MultiService()
-    parent.setName("tokens")
-    store = TokenStoreService(reactor, path, clock)
-    store.setName("store")
-    store.setServiceParent(parent)
-    submission = SubmissionService(reactor, store, submitter, clock, interval, archive)
-    submission.setName("submission")
-    submission.setServiceParent(parent)
-    return parent, store

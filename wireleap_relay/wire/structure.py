@@ -121,6 +121,14 @@ class Mistake:
         return f"{self.path}: {self.problem}" if self.path else self.problem
 
 
+class Mistaken(WireError):
+    """Several things are wrong with a value; their paths are whole."""
+
+    def __init__(self, found: list[Mistake]) -> None:
+        super().__init__("; ".join(map(str, found)))
+        self.found = found
+
+
 def mistakes(error: BaseException, path: str = "") -> Iterator[Mistake]:
     """Flatten what a converter raised into single mistakes, in the order of the fields."""
     if isinstance(error, ClassValidationError | IterableValidationError):
@@ -131,6 +139,8 @@ def mistakes(error: BaseException, path: str = "") -> Iterator[Mistake]:
             yield Mistake(_join(path, name), "unknown key")
     elif isinstance(error, KeyError):
         yield Mistake(path, "missing")
+    elif isinstance(error, Mistaken):
+        yield from error.found
     elif isinstance(error, WireError):
         yield Mistake(path, str(error))
     else:

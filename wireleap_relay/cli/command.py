@@ -1,0 +1,41 @@
+"""What every command is made of."""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
+
+import attrs
+
+OK, FAILED, MISUSED = 0, 1, 2
+
+
+def _no_arguments(_: ArgumentParser) -> None:
+    pass
+
+
+@attrs.frozen
+class Command:
+    """One command.
+
+    :ivar summary: a line for the list of commands.
+    :ivar details: what its own ``--help`` explains.
+    :ivar run: does it, and gives the exit code.
+    """
+
+    name: str
+    summary: str
+    details: str
+    run: Callable[[Namespace], int]
+    add_arguments: Callable[[ArgumentParser], None] = _no_arguments
+
+
+class CommandError(Exception):
+    """A command failed; the text is what the operator reads."""
+
+
+def complain(text: str) -> None:
+    """Write to standard error, each line under the command's name."""
+    for line in text.splitlines():
+        print(f"wireleap-relay: {line}", file=sys.stderr)

@@ -1,0 +1,113 @@
+"""Finds the command that was asked for, and tells of its failures in plain words."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from wireleap_relay import __version__
+from wireleap_relay.cli.command import FAILED, MISUSED, OK, Command, CommandError, complain
+from wireleap_relay.cli.daemon import START
+from wireleap_relay.cli.setup import CHECK_CONFIG, INIT, VERSION
+from wireleap_relay.cli.trial import SANDBOX
+from wireleap_relay.config import ConfigError
+from wireleap_relay.home import HOME_VARIABLE, HomeError, find_home
+
+_EPILOG = f"""\
+a relay's first steps:
+  wireleap-relay --home ~/relay init         make its key and certificate
+  edit ~/relay/config.json                   config.example.json shows how
+  wireleap-relay --home ~/relay check-config see whether it is right
+  wireleap-relay --home ~/relay start --fg   run it
+
+The home is the folder with all that a relay has: --home, else ${HOME_VARIABLE},
+else the folder of a release file, else this folder.
+"""
+
+
+class _Parser(ArgumentParser):
+    """Suggests a command where one is mistyped."""
+
+    def error(self, message: str) -> NoReturn:
+        complain(message)
+        complain("`wireleap-relay help` lists the commands")
+        sys.exit(MISUSED)
+
+
+def _help(arguments: Namespace) -> int:
+    parser, commands = _make_parser()
+    if arguments.topic is None:
+        parser.print_help()
+    elif arguments.topic in commands:
+        commands[arguments.topic].print_help()
+    else:
+        parser.error(_unknown(arguments.topic))
+    return OK
+
+
+def _help_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("topic", nargs="?", metavar="COMMAND")
+
+
+HELP = Command("help", "explain the commands, or one of them", "Explains a command.", _help, _help_arguments)
+COMMANDS = (HELP, INIT, CHECK_CONFIG, START, SANDBOX, VERSION)
+
+
+def _unknown(name: str) -> str:
+    near = difflib.get_close_matches(name, [command.name for command in COMMANDS], 1)
+    return f"there is no command {name!r}" + (f"; did you mean {near[0]}?" if near else "")
+
+
+def _make_parser() -> tuple[_Parser, dict[str, ArgumentParser]]:
+    parser = _Parser(
+        prog="wireleap-relay",
+        description="A relay of the Wireleap network.",
+        epilog=_EPILOG,
+        formatter_class=RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--home", metavar="DIR", help="the relay's home")
+    parser.add_argument("--version", action="version", version=__version__)
+    choices = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
+    made: dict[str, ArgumentParser] = {}
+    for command in COMMANDS:
+        made[command.name] = sub = choices.add_parser(command.name, help=command.summary, description=command.details)
+        sub.set_defaults(run=command.run)
+        command.add_arguments(sub)
+    return parser, made
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    :returns: the exit code: 0 for success, 1 for failure, 2 for words that are no command.
+    """
+    words = sys.argv[1:] if argv is None else list(argv)
+    parser, commands = _make_parser()
+    named = next((word for word, before in zip(words, ["", *words], strict=False) if _is_command(word, before)), None)
+    if named is not None and named not in commands:
+        parser.error(_unknown(named))
+    arguments = parser.parse_args(words)
+    if arguments.command is None:
+        parser.print_help(sys.stderr)
+        return MISUSED
+    arguments.home = find_home(arguments.home, os.environ, Path(sys.argv[0]))
+    try:
+        code: int = arguments.run(arguments)
+    except (CommandError, ConfigError, HomeError) as e:
+        complain(str(e))
+        return FAILED
+    except OSError as e:
+        complain(f"{e.filename}: {e.strerror}" if e.filename else str(e))
+        return FAILED
+    except KeyboardInterrupt:
+        return 130
+    return code
+
+
+def _is_command(word: str, before: str) -> bool:
+    return not word.startswith("-") and before != "--home"

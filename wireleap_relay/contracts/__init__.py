@@ -1,0 +1,1 @@
+"""The contracts a relay serves: enrolling, staying enrolled, and who may be served."""

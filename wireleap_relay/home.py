@@ -1,0 +1,257 @@
+"""The relay's folder: its files' names, durable writes, and the relay's identity."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import os
+import secrets
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from wireleap_relay.wire.encoding import read_json
+from wireleap_relay.wire.errors import WireError
+from wireleap_relay.wire.keys import SigningKey
+
+HOME_VARIABLE = "WIRELEAP_RELAY_HOME"
+_SECRET = 0o600
+_PUBLIC = 0o644
+
+
+class HomeError(Exception):
+    """The relay's folder is not as it has to be; the text names the file and what is wrong."""
+
+
+@attrs.frozen
+class Identity:
+    """Who the relay is.
+
+    :ivar key: signs what it says to contracts and directories; its public half is its name.
+    :ivar certificate: what it shows in TLS, where nobody verifies it.
+    :ivar tls_key: the certificate's.
+    """
+
+    key: SigningKey
+    certificate: x509.Certificate
+    tls_key: Ed25519PrivateKey = attrs.field(repr=False)
+
+
+@attrs.frozen
+class Home:
+    """The relay's folder (PROTOCOL: *The relay's directory on disk*)."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """What the operator wants."""
+        return self.path / "config.json"
+
+    @property
+    def config_example(self) -> Path:
+        """What it may look like."""
+        return self.path / "config.example.json"
+
+    @property
+    def key_seed(self) -> Path:
+        """The relay's private key."""
+        return self.path / "key.seed"
+
+    @property
+    def key_pub(self) -> Path:
+        """The relay's public key."""
+        return self.path / "key.pub"
+
+    @property
+    def certificate(self) -> Path:
+        """The relay's TLS certificate."""
+        return self.path / "relay-cert.pem"
+
+    @property
+    def tls_key(self) -> Path:
+        """The certificate's private key."""
+        return self.path / "relay-key.pem"
+
+    @property
+    def pid(self) -> Path:
+        """The daemon's process id."""
+        return self.path / "wireleap-relay.pid"
+
+    @property
+    def sharetokens(self) -> Path:
+        """What the relay is paid with."""
+        return self.path / "sharetokens"
+
+    def inside(self, name: str) -> Path:
+        """Give a folder that the config names relative to the home."""
+        return self.path / name
+
+    def create_identity(self, now: datetime.datetime) -> Identity:
+        """Make the relay's key and certificate.
+
+        :param now: from when the certificate is valid.
+        :raises HomeError: where any of the files is there already, or can't be written.
+        """
+        files = (self.key_seed, self.key_pub, self.certificate, self.tls_key)
+        there = [file.name for file in files if file.exists()]
+        if there:
+            raise HomeError(
+                f"{self.path} has {' and '.join(there)} already: nothing was changed."
+                " A relay's key is its identity and its claim to its balance; move it away yourself if you mean it"
+            )
+        identity = _make_identity(SigningKey.generate(), now)
+        pem = identity.tls_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_durably(self.tls_key, pem, _SECRET)
+            write_durably(self.certificate, identity.certificate.public_bytes(Encoding.PEM))
+            write_durably(self.key_pub, _quoted(str(identity.key.public_key)))
+            # Last, for this is what a whole identity is known by.
+            write_durably(self.key_seed, _quoted(identity.key.seed_text), _SECRET)
+        except OSError as e:
+            raise HomeError(f"{e.filename or self.path}: {e.strerror}") from None
+        return identity
+
+    def load_key(self) -> SigningKey:
+        """Read ``key.seed``; an old one without quotes is rewritten with them.
+
+        :raises HomeError: where it is missing or not a key.
+        """
+        text = self._read(self.key_seed)
+        try:
+            if not text.startswith('"'):
+                key = SigningKey.from_text(text.strip())
+                write_durably(self.key_seed, _quoted(key.seed_text), _SECRET)
+                return key
+            seed = read_json(text)
+            if not isinstance(seed, str):
+                raise WireError("expected text")
+            return SigningKey.from_text(seed)
+        except WireError as e:
+            raise HomeError(f"{self.key_seed}: {e}") from None
+        except OSError as e:
+            raise HomeError(f"{self.key_seed}: can't be rewritten: {e.strerror}") from None
+
+    def load_identity(self) -> Identity:
+        """Read the relay's key, certificate and its key.
+
+        :raises HomeError: where one is missing, can't be read or doesn't match another.
+        """
+        key = self.load_key()
+        try:
+            certificate = x509.load_pem_x509_certificate(self._read(self.certificate).encode())
+        except ValueError:
+            raise HomeError(f"{self.certificate}: expected a certificate in PEM") from None
+        try:
+            tls_key = load_pem_private_key(self._read(self.tls_key).encode(), None)
+        except (ValueError, TypeError):
+            raise HomeError(f"{self.tls_key}: expected an unencrypted private key in PEM") from None
+        if not isinstance(tls_key, Ed25519PrivateKey):
+            raise HomeError(f"{self.tls_key}: expected an Ed25519 key")
+        if certificate.public_key() != tls_key.public_key():
+            raise HomeError(f"{self.tls_key}: it is not the key of {self.certificate.name}")
+        return Identity(key, certificate, tls_key)
+
+    def _read(self, file: Path) -> str:
+        try:
+            return file.read_text("utf-8")
+        except FileNotFoundError:
+            raise HomeError(f"{file} is missing: `wireleap-relay init` makes it") from None
+        except (OSError, UnicodeDecodeError) as e:
+            raise HomeError(f"{file}: {getattr(e, 'strerror', None) or 'expected text'}") from None
+
+
+def _quoted(text: str) -> bytes:
+    return json.dumps(text).encode()
+
+
+def _make_identity(key: SigningKey, now: datetime.datetime) -> Identity:
+    """Make a certificate as PROTOCOL (*The tunnel*) describes it."""
+    name = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Wireleap")])
+    usage = dict.fromkeys(
+        ("content_commitment", "data_encipherment", "key_agreement", "key_cert_sign", "crl_sign"), False
+    )
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .serial_number(secrets.randbits(128) | 1)
+        .not_valid_before(now)
+        .not_valid_after(now + datetime.timedelta(days=100 * 365))
+        .public_key(key.private.public_key())
+        .add_extension(
+            x509.KeyUsage(
+                digital_signature=True, key_encipherment=True, encipher_only=False, decipher_only=False, **usage
+            ),
+            critical=True,
+        )
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("wireleap.com")]), critical=False)
+    )
+    return Identity(key, builder.sign(key.private, None), key.private)
+
+
+def write_durably(file: Path, content: bytes, mode: int = _PUBLIC) -> None:
+    """Write a file so that after a crash there is the old one or the new one, whole.
+
+    :param mode: of the file, from its first moment on.
+    :raises OSError: where the disk won't do; the old file is as it was.
+    """
+    temporary = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        with open(descriptor, "wb") as out:
+            os.fchmod(out.fileno(), mode)
+            out.write(content)
+            out.flush()
+            os.fsync(out.fileno())
+        temporary.replace(file)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+    folder = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def write_json_durably(file: Path, value: Any, mode: int = _PUBLIC) -> None:
+    """Write JSON, indented by four as the network's own files are, by :func:`write_durably`."""
+    write_durably(file, (json.dumps(value, indent=4) + "\n").encode(), mode)
+
+
+def find_home(option: str | None, environment: Mapping[str, str], program: Path) -> Home:
+    """Tell which folder is the relay's.
+
+    :param option: what ``--home`` says.
+    :param program: the file that runs; a release is one file, and lives in the home.
+    """
+    if option is not None:
+        return Home(Path(option).absolute())
+    if environment.get(HOME_VARIABLE):
+        return Home(Path(environment[HOME_VARIABLE]).absolute())
+    if is_release(program):
+        return Home(program.resolve().parent)
+    return Home(Path.cwd())
+
+
+def is_release(program: Path) -> bool:
+    """Tell whether the program runs out of a single release file."""
+    return program.is_file() and str(program.resolve()) in map(os.path.realpath, sys.path)

@@ -1,0 +1,66 @@
+"""``twistd wireleap-relay``: options, and the service they make."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from twisted.application.service import IService
+from twisted.python import usage
+
+from wireleap_relay.config import Config, ConfigError, parse_config
+from wireleap_relay.home import Home, HomeError, Identity, find_home
+from wireleap_relay.relay import make_relay
+
+
+class Options(usage.Options):
+    """What twistd shows under ``--help``."""
+
+    synopsis = "[options]"
+    longdesc = (
+        "Runs a Wireleap relay out of its home: a folder with config.json, the relay's key and certificate, and all"
+        " that it keeps. `wireleap-relay init` makes one, `wireleap-relay check-config` looks at it, and"
+        " `wireleap-relay help` tells of the rest."
+    )
+    optParameters = (
+        (
+            "home",
+            None,
+            None,
+            "The relay's home [default: $WIRELEAP_RELAY_HOME, else the folder of a release file, else this folder]",
+        ),
+    )
+
+
+def load(home: Home) -> tuple[Config, Identity, list[str]]:
+    """Read what a relay needs out of its home.
+
+    :returns: its config, its identity, and warnings about the config.
+    :raises HomeError: where a file is missing or broken.
+    :raises ConfigError: where the config is wrong.
+    """
+    try:
+        text = home.config.read_bytes()
+    except FileNotFoundError:
+        raise HomeError(f"{home.config} is missing: make it out of {home.config_example.name}") from None
+    except OSError as e:
+        raise HomeError(f"{home.config}: {e.strerror}") from None
+    config, warnings = parse_config(text)
+    return config, home.load_identity(), warnings
+
+
+def makeService(options: Any) -> IService:
+    """Make the relay's services.
+
+    :raises twisted.python.usage.UsageError: in plain words, where the home or its config can't be used.
+    """
+    from twisted.internet import reactor
+
+    home = find_home(options["home"], os.environ, Path(sys.argv[0]))
+    try:
+        config, identity, _ = load(home)
+    except (HomeError, ConfigError) as e:
+        raise usage.UsageError(str(e)) from None
+    return make_relay(reactor, home, config, identity)

@@ -1,0 +1,1 @@
+"""How much traffic the relay carries."""
