@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.vectordata import SHARETOKENS
 from wireleap_relay.wire.errors import WireError
 from wireleap_relay.wire.keys import PublicKey, Signature
-from wireleap_relay.wire.structure import Mistake, converter, mistakes, read, strict_converter, structure
+from wireleap_relay.wire.structure import Mistake, Mistaken, converter, mistakes, read, strict_converter, structure
 
 
 @attrs.frozen
@@ -171,3 +171,18 @@ class ForbiddingTests(SynchronousTestCase):
     def test_printed(self) -> None:
         self.assertEqual(str(Mistake("a.b", "missing")), "a.b: missing")
         self.assertEqual(str(Mistake("", "missing")), "missing")
+
+    def test_whole_paths_stay(self) -> None:
+        """A hook that knows the paths itself has them reported as they are."""
+        found = [Mistake("a.b", "missing"), Mistake("", "expected text")]
+
+        def refuse(value: Any, kind: Any) -> Any:
+            raise Mistaken(found)
+
+        self.converter.register_structure_hook(Inner, refuse)
+        with self.assertRaises(Exception) as caught:  # cattrs' own
+            self.converter.structure({"inner": {}}, Outer)
+        self.assertEqual(list(mistakes(caught.exception)), found)
+        with self.assertRaises(WireError) as refused:
+            structure({}, Inner, self.converter)
+        self.assertEqual(str(refused.exception), "a.b: missing; expected text")
