@@ -104,7 +104,7 @@ class StoreTests(SynchronousTestCase):
             TokenDatabase(other)
 
     def test_what_was_deposited_survives_sigkill(self) -> None:
-        path = Path(self.mktemp()) / "sharetokens.db"
+        path = Path(self.mktemp()).absolute() / "sharetokens.db"
         program = (
             "import sys, pathlib\n"
             "from tests.tokens.test_store import Mint\n"

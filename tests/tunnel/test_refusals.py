@@ -321,6 +321,58 @@ class DialTests(WorldTestCase):
         error = await self.failing_tunnel(self.circuit(self.world()), "127.0.0.1:80", "tcp6")
         self.assertEqual(error.status.code, 502)
 
+    async def test_addresses_without_a_route(self) -> None:
+        for protocol in ("tcp", "udp6"):
+            reader = await self.tunnel(self.circuit(self.world(timeout=0.5)), "[2001:db8::1]:80", protocol)
+            if protocol == "udp6":
+                reader.tunnel.abort()  # where there is a route, a datagram is as good as lost
+            else:
+                await reader.ended
+                assert reader.error is not None
+                self.assertIn(reader.error.status.code, (408, 502))
+
+    async def test_a_slow_resolver(self) -> None:
+        world = self.world(timeout=0.3)
+
+        class Slow:
+            nameResolver: Any
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(reactor, name)
+
+        class Resolver:
+            def resolveHostName(self, receiver: Any, *_: Any) -> None:
+                receiver.resolutionBegan(None)
+                self.receiver = receiver
+
+        slow, resolver = Slow(), Resolver()
+        slow.nameResolver = resolver
+        world.dialler._reactor = slow
+        error = await self.failing_tunnel(self.circuit(world), "slow.example:80")
+        self.assert_error(error, 408, "target", "timed out")
+        resolver.receiver.resolutionComplete()
+
+    async def test_no_socket_for_datagrams(self) -> None:
+        world = self.world()
+
+        class Poor:
+            def __getattr__(self, name: str) -> Any:
+                return getattr(reactor, name)
+
+            def listenUDP(self, *_: Any) -> None:
+                raise OSError(24, "Too many open files")
+
+        world.dialler._reactor = Poor()
+        error = await self.failing_tunnel(self.circuit(world), "127.0.0.1:53", "udp")
+        self.assert_error(error, 502, "target", "dialling failed")
+
+    async def test_a_mistake_of_our_own_is_told_and_logged(self) -> None:
+        world = self.world()
+        self.patch(world, "accepting", lambda contract: 1 / 0)
+        error = await self.failing_tunnel(self.circuit(world), "127.0.0.1:9")
+        self.assert_error(error, 500, str(world.key.public_key), "internal error")
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
 
 class HandshakeTests(WorldTestCase):
     """Strangers that don't speak TLS 1.3 and h2."""

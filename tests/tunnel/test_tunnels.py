@@ -184,6 +184,44 @@ class TcpTunnelTests(WorldTestCase):
         world.store.hold.callback(None)
         self.assertEqual(world.service.status().tunnels.opened, 0)
 
+    async def test_a_client_that_leaves_while_its_target_is_dialled(self) -> None:
+        full = socket.socket()
+        self.addCleanup(full.close)
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        waiting = [socket.socket() for _ in range(3)]
+        for each in waiting:
+            each.setblocking(False)
+            each.connect_ex(full.getsockname())
+            self.addCleanup(each.close)
+        world = self.world()
+        reader = Reader()
+        address = f"127.0.0.1:{full.getsockname()[1]}"
+        reader.tunnel = await self.circuit(world).open("tcp", address, reader)
+        await self.until(lambda: world.store.tokens)
+        await deferLater(reactor, 0.05)
+        reader.tunnel.abort()
+        await deferLater(reactor, 0.05)
+        self.assertEqual(world.service.status().tunnels.opened, 0)
+
+    async def test_a_token_used_twice_while_the_target_is_reached(self) -> None:
+        world = self.world()
+        target = Target()
+        address = self.target(lambda: target)
+        token = world.token(world.key.public_key)
+        self.patch(world, "token", lambda relay: token)
+        world.store.hold = Deferred()
+        circuit = self.circuit(world)
+        world.store.deposit(world.token(world.key.public_key))
+        reader = Reader()
+        reader.tunnel = await circuit.open("tcp", address, reader)
+        await target.connected_
+        world.store.hold.callback(None)
+        await reader.ended
+        assert reader.error is not None
+        self.assertEqual(reader.error.status.code, 400)
+        await target.lost
+
     async def test_two_hundred_tunnels_on_one_connection(self) -> None:
         world = self.world()
         circuit = self.circuit(world)

@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 
 from treq.testing import RequestTraversalAgent
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.error import ConnectError
 from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import TestCase
 
@@ -51,6 +52,31 @@ def entry_of(key: SigningKey, role: Role = "backing", port: int = 13495, secret:
     )
 
 
+class MemoryAgent(RequestTraversalAgent):  # type: ignore[misc]
+    """Reaches what is there in memory.
+
+    :ivar down: beginnings of URLs that refuse connections.
+    :ivar silent: beginnings of URLs that never answer.
+    """
+
+    def __init__(self, root: Nothing) -> None:
+        super().__init__(root)
+        self.down: set[str] = set()
+        self.silent: set[str] = set()
+        self.requests: list[tuple[str, str]] = []
+
+    def request(self, method: bytes, uri: bytes, headers: Any = None, bodyProducer: Any = None) -> Deferred[Any]:
+        """Make a request."""
+        url = uri.decode()
+        self.requests.append((method.decode(), url))
+        if url.startswith(tuple(self.down)):
+            return fail(ConnectError(string="refused"))
+        if url.startswith(tuple(self.silent)):
+            return Deferred()
+        asked: Deferred[Any] = super().request(method, uri, headers, bodyProducer)
+        return asked
+
+
 class MemoryUpstream:
     """The production client over an agent that needs no sockets."""
 
@@ -83,7 +109,7 @@ class MemoryWorld:
         )
         self.root.putChild(b"contract", self.contract.resource)
         self.root.putChild(b"directory", self.directory.resource)
-        self.agent = RequestTraversalAgent(self.root)
+        self.agent = MemoryAgent(self.root)
 
     def now(self) -> float:
         """Tell Unix seconds."""

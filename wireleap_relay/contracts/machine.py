@@ -47,12 +47,13 @@ class Enrollment(Protocol):
     def left(self) -> None:
         """The directory knows it, or can't be told."""
 
-    def state(self) -> State:
-        """Tell where the enrollment stands."""
-
 
 class Desk(Protocol):
-    """What an enrollment does."""
+    """What an enrollment does.
+
+    One of ``enroll``, ``open``, ``wait``, ``leave`` and ``finish`` comes last in
+    every step: it tells where the enrollment stands.
+    """
 
     def enroll(self) -> None:
         """Try to be listed; answer with ``accepted`` or ``failed``."""
@@ -135,13 +136,6 @@ def _leave(_: Enrollment, desk: Desk) -> None:
 def _finish(_: Enrollment, desk: Desk) -> None:
     desk.finish()
 
-
-_waiting.upon(Enrollment.state).loop().returns("waiting")
-_enrolling.upon(Enrollment.state).loop().returns("enrolling")
-_enrolled.upon(Enrollment.state).loop().returns("enrolled")
-_backing_off.upon(Enrollment.state).loop().returns("backing off")
-_leaving.upon(Enrollment.state).loop().returns("leaving")
-_withdrawn.upon(Enrollment.state).loop().returns("withdrawn")
 
 #: Makes an enrollment that works at a desk.
 enrollment = _builder.build()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
 from wireleap_relay.boundaries import ContractBook, Grant, Refused, TokenStore, UsageSink, WallClock
@@ -61,7 +61,9 @@ class SharetokenAdmission:
         if not new:
             raise Refused(400, "the sharetoken was used before")
 
-    def _not_kept(self, _: Failure) -> None:
+    def _not_kept(self, failure: Failure) -> None:
+        if failure.check(CancelledError):
+            failure.raiseException()  # nobody waits for it any more
         # The store itself tells the operator why.
         raise Refused(500, "the relay can't keep sharetokens at the moment")
 

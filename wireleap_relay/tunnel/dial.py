@@ -8,10 +8,10 @@ from typing import Any, Generic, TypeVar
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
+from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.error import (
     ConnectError,
     ConnectionRefusedError,  # noqa: A004
-    DNSLookupError,
     NoRouteError,
     TimeoutError,  # noqa: A004
 )
@@ -165,8 +165,8 @@ class Dialler:
         resolution.done.addTimeout(self.timeout, self._reactor)
         try:
             return list(dict.fromkeys(await resolution.done))
-        except (DNSLookupError, TimeoutError) as e:
-            raise _refusal(e) from None
+        except DeferredTimeout:
+            raise Refused(408, "looking the name up timed out") from None
 
 
 def _literal_family(host: str) -> str | None:
@@ -188,7 +188,5 @@ def _refusal(error: Exception) -> Refused:
             return Refused(502, "connection refused")
         case NoRouteError():
             return Refused(502, "no route to the address")
-        case DNSLookupError():
-            return Refused(502, "name not found")
         case _:
             return Refused(502, "dialling failed")

@@ -73,16 +73,7 @@ class Splice(StreamHandler):
         self.stream.stop_peer()
 
     def responded(self, headers: Headers) -> None:
-        """Not for servers."""
-        raise NotImplementedError
-
-    def data_received(self, data: bytes, frame_done: bool) -> None:
-        """Payload from the client."""
-        raise NotImplementedError
-
-    def ended(self, trailers: Headers) -> None:
-        """The client ended its side."""
-        raise NotImplementedError
+        """Never happens to a server."""
 
     def abort(self) -> None:
         """Let the target go at once."""
