@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClie
 from twisted.internet.protocol import connectionDone
 from twisted.internet.ssl import optionsForClientTLS
 from twisted.python.failure import Failure
-from twisted.web.client import URI, Agent, readBody
+from twisted.web.client import URI, Agent, ResponseFailed, readBody
 from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
@@ -81,6 +81,9 @@ async def fetch(reactor: Any, circuit: Circuit, url: str) -> Page:
     agent = Agent.usingEndpointFactory(reactor, _Endpoints(circuit))
     asking = agent.request(b"GET", url.encode("ascii"))
     asking.addTimeout(_PATIENCE, reactor)
-    response = await asking
+    try:
+        response = await asking
+    except ResponseFailed as e:
+        raise e.reasons[0].value from None  # the rest of it is Twisted's own story
     body: bytes = await readBody(response).addTimeout(_PATIENCE, reactor)
     return Page(response.code, body, reactor.seconds() - start)
