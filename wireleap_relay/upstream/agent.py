@@ -8,7 +8,7 @@ import attrs
 from OpenSSL import SSL
 from service_identity import CertificateError, VerificationError
 from twisted.internet.defer import CancelledError, Deferred, succeed
-from twisted.internet.error import ConnectError, ConnectionClosed
+from twisted.internet.error import ConnectError, ConnectingCancelledError, ConnectionClosed
 from twisted.internet.interfaces import IConsumer
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -21,7 +21,8 @@ from zope.interface import implementer
 from wireleap_relay.boundaries import BadAnswer, Unreachable
 
 _BROKEN = (ConnectionClosed, SSL.Error, VerificationError, CertificateError, OSError)
-_FAILURES = (ConnectError, RequestTransmissionFailed, ResponseFailed, *_BROKEN)
+_GIVEN_UP = (CancelledError, ConnectingCancelledError)
+_FAILURES = (ConnectError, ConnectingCancelledError, RequestTransmissionFailed, ResponseFailed, *_BROKEN)
 
 
 @attrs.frozen
@@ -113,7 +114,7 @@ async def exchange(agent: IAgent, method: str, url: str, headers: Headers, body:
 def _named(failure: Exception) -> Unreachable | BadAnswer | CancelledError:
     """Say what went wrong without the names of Twisted's classes."""
     reasons = [reason.value for reason in getattr(failure, "reasons", ())] or [failure]
-    if any(isinstance(reason, CancelledError) for reason in reasons):
+    if any(isinstance(reason, _GIVEN_UP) for reason in reasons):
         return CancelledError()
     broken = [reason for reason in reasons if isinstance(reason, (ConnectError, *_BROKEN))]
     if not broken:
