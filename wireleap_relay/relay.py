@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import random
+import sqlite3
 import time
 from pathlib import Path
 from typing import Any
 
 from twisted.application.service import MultiService
+from twisted.internet.error import CannotListenError
+from twisted.logger import Logger
 
 from wireleap_relay import __version__
 from wireleap_relay.config import Config
@@ -29,7 +32,24 @@ from wireleap_relay.wire.sharetoken import Sharetoken
 _DATABASE = "sharetokens.db"
 
 
-def make_relay(reactor: Any, home: Home, config: Config, identity: Identity) -> MultiService:
+class Relay(MultiService):
+    """All of a relay's services."""
+
+    _log = Logger()
+
+    def startService(self) -> None:
+        """Start them all.
+
+        :raises SystemExit: where one can't start; the log says why.
+        """
+        try:
+            super().startService()
+        except (CannotListenError, OSError, sqlite3.Error) as e:
+            self._log.critical("The relay can't start: {why}", why=str(e))
+            raise SystemExit(1) from None
+
+
+def make_relay(reactor: Any, home: Home, config: Config, identity: Identity) -> Relay:
     """Make a relay: a tree of services, each found by its name.
 
     ``upstream`` talks to contracts and directories, ``tokens`` keeps what the
@@ -66,7 +86,7 @@ def make_relay(reactor: Any, home: Home, config: Config, identity: Identity) -> 
         doorway=doorway,
         drain_timeout=config.drain_timeout,
     )
-    parent = MultiService()
+    parent = Relay()
     parent.setName("relay")
     parts = {
         "upstream": upstream,

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -123,6 +124,23 @@ class StartTests(CommandTestCase):
         broken = self.run_command("start", "--fg")
         self.assertEqual(broken.returncode, 1)
         self.assertIn("config.json is missing", broken.stderr)
+
+    def test_an_address_that_is_taken(self) -> None:
+        self.run_command("init")
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            self.write_config(address=f"127.0.0.1:{taken.getsockname()[1]}")
+            started = self.run_command("start", "--fg")
+        self.assertEqual(started.returncode, 1)
+        self.assertIn("The relay can't start: Couldn't listen on 127.0.0.1", started.stdout + started.stderr)
+
+    def test_sharetokens_that_can_not_be_kept(self) -> None:
+        self.run_command("init")
+        self.write_config()
+        (self.home / "sharetokens").write_text("in the way")
+        started = self.run_command("start", "--fg")
+        self.assertEqual(started.returncode, 1)
+        self.assertIn("The relay can't start: ", started.stdout + started.stderr)
+        self.assertIn("sharetokens", started.stdout + started.stderr)
 
     def test_runs_until_it_is_told_to_stop(self) -> None:
         self.run_command("init")

@@ -34,6 +34,7 @@ class UpstreamService(Service):
         self.setName("upstream")
         self._reactor = reactor
         self._pool = HTTPConnectionPool(reactor)
+        self._pool._factory.noisy = False
         self._pool.cachedConnectionTimeout = _KEPT_IDLE
         agent = Agent(reactor, tls or BrowserLikePolicyForHTTPS(), connectTimeout=_CONNECT_TIMEOUT, pool=self._pool)
         self._client = SignedClient(agent, reactor, key)
