@@ -235,6 +235,14 @@ class Trouble(ServiceTestCase):
         self.pass_time(600)
         self.assertEqual(self.world.directory.status()[self.key.public_key].heartbeats, 3)
 
+    def test_a_directory_in_trouble_of_its_own_ends_nothing(self) -> None:
+        self.service.startService()
+        for code in (408, 429, 500, 503):
+            self.world.root.putChild(b"directory", Scripted((code, Status(code, "no").to_json().encode(), {})))
+            self.pass_time(300 + 10)
+            self.assertTrue(self.status().enrolled)
+            self.assertIn(str(code), self.status().trouble)
+
     def test_an_error_of_its_own_is_logged_and_waited_out(self) -> None:
         upstream: Any = self.world.upstream(self.key)
         upstream.directory = lambda pointer: None

@@ -7,6 +7,7 @@ from typing import Any
 from treq.testing import RequestTraversalAgent
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from twisted.web.client import Agent, HTTPConnectionPool
 
@@ -135,6 +136,26 @@ class Requests(MemoryTestCase):
         self.clock.pump([5.0] * 10)
         self.assertEqual(len(server.seen), 1)
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class Connecting(SynchronousTestCase):
+    """A server that neither takes nor refuses a connection."""
+
+    def setUp(self) -> None:
+        self.reactor = MemoryReactorClock()
+        self.client = SignedClient(Agent(self.reactor, connectTimeout=60.0), self.reactor, SigningKey.generate())
+        self.waiting = Deferred.fromCoroutine(self.client.call(Request("GET", "http://127.0.0.1/")))
+        self.reactor.advance(0)
+        self.assertEqual(len(self.reactor.tcpClients), 1)
+
+    def test_giving_up(self) -> None:
+        self.waiting.cancel()
+        self.failureResultOf(self.waiting, CancelledError)
+
+    def test_running_out_of_time(self) -> None:
+        self.reactor.pump([5.0] * 11)
+        error = self.failureResultOf(self.waiting, Unreachable).value
+        self.assertEqual((str(error), len(self.reactor.tcpClients)), ("no answer within 15 s", 3))
 
 
 class Answers(MemoryTestCase):
