@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from tests.tunnel.world import Target, WorldTestCase, reactor
-from wireleap_relay.sandbox.client import Circuit
+from wireleap_relay.sandbox.circuit import Circuit
 from wireleap_relay.sandbox.socks import SocksFactory, read_address, write_address
 from wireleap_relay.wire.errors import WireError
 

@@ -17,7 +17,7 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
 from tests.tunnel.world import Target, World, WorldTestCase, reactor
-from wireleap_relay.sandbox.client import TunnelError
+from wireleap_relay.sandbox.tunnel import TunnelError
 from wireleap_relay.tunnel.connection import Patience
 from wireleap_relay.wire.address import Address
 from wireleap_relay.wire.encoding import write_json
@@ -268,17 +268,8 @@ class DialTests(WorldTestCase):
         self.assert_error(caught.exception, 502, str(first.key.public_key), "refused")
 
     async def test_timeout(self) -> None:
-        full = socket.socket()
-        self.addCleanup(full.close)
-        full.bind(("127.0.0.1", 0))
-        full.listen(0)
-        waiting = [socket.socket() for _ in range(3)]
-        for each in waiting:
-            each.setblocking(False)
-            each.connect_ex(full.getsockname())
-            self.addCleanup(each.close)
         world = self.world(timeout=0.3)
-        error = await self.failing_tunnel(self.circuit(world), f"127.0.0.1:{full.getsockname()[1]}")
+        error = await self.failing_tunnel(self.circuit(world), self.silent_target())
         self.assert_error(error, 408, "target", "timed out")
 
     async def test_unknown_name(self) -> None:

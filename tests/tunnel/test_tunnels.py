@@ -185,19 +185,9 @@ class TcpTunnelTests(WorldTestCase):
         self.assertEqual(world.service.status().tunnels.opened, 0)
 
     async def test_a_client_that_leaves_while_its_target_is_dialled(self) -> None:
-        full = socket.socket()
-        self.addCleanup(full.close)
-        full.bind(("127.0.0.1", 0))
-        full.listen(0)
-        waiting = [socket.socket() for _ in range(3)]
-        for each in waiting:
-            each.setblocking(False)
-            each.connect_ex(full.getsockname())
-            self.addCleanup(each.close)
         world = self.world()
         reader = Reader()
-        address = f"127.0.0.1:{full.getsockname()[1]}"
-        reader.tunnel = await self.circuit(world).open("tcp", address, reader)
+        reader.tunnel = await self.circuit(world).open("tcp", self.silent_target(), reader)
         await self.until(lambda: world.store.tokens)
         await deferLater(reactor, 0.05)
         reader.tunnel.abort()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import socket
 import time
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +17,8 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from wireleap_relay.boundaries import Contract, Meter, Refused
-from wireleap_relay.sandbox.client import Circuit, Hop, Tunnel, TunnelError
+from wireleap_relay.sandbox.circuit import Circuit, Hop
+from wireleap_relay.sandbox.tunnel import Tunnel, TunnelError
 from wireleap_relay.tokens.admission import SharetokenAdmission
 from wireleap_relay.tunnel.connection import Patience
 from wireleap_relay.tunnel.dial import Dialler
@@ -232,6 +234,19 @@ class WorldTestCase(TestCase):
         port = reactor.listenTCP(0, factory, interface="127.0.0.1")
         self.addCleanup(port.stopListening)
         return f"127.0.0.1:{port.getHost().port}"
+
+    def silent_target(self) -> str:
+        """Give an address that never answers: its backlog is full."""
+        full = socket.socket()
+        self.addCleanup(full.close)
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        for _ in range(3):
+            waiting = socket.socket()
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+            self.addCleanup(waiting.close)
+        return f"127.0.0.1:{full.getsockname()[1]}"
 
     async def tunnel(self, circuit: Circuit, target: str, protocol: Any = "tcp", credit: bool = True) -> Reader:
         reader = Reader(credit)

@@ -15,7 +15,8 @@ from twisted.web.client import URI, Agent, ResponseFailed, readBody
 from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
-from wireleap_relay.sandbox.client import Circuit, TunnelTransport
+from wireleap_relay.sandbox.circuit import Circuit
+from wireleap_relay.sandbox.link import TunnelTransport
 from wireleap_relay.wire.address import join_host_port
 
 _PATIENCE = 30.0

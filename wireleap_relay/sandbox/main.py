@@ -23,7 +23,7 @@ from twisted.web.server import Request, Site
 from zope.interface import implementer
 
 from wireleap_relay.home import write_json_durably
-from wireleap_relay.sandbox.client import Circuit
+from wireleap_relay.sandbox.circuit import Circuit
 from wireleap_relay.sandbox.fetch import fetch
 from wireleap_relay.sandbox.ledger import Account, Terms
 from wireleap_relay.sandbox.network import SandboxNetwork

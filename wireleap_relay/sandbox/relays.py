@@ -17,7 +17,7 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
 from wireleap_relay.home import Home, write_json_durably
-from wireleap_relay.sandbox.client import Hop
+from wireleap_relay.sandbox.circuit import Hop
 from wireleap_relay.wire.address import Address
 from wireleap_relay.wire.endpoint import Endpoint
 from wireleap_relay.wire.relayentry import Role

@@ -14,7 +14,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from wireleap_relay.sandbox.client import Tunnel, TunnelError, TunnelReader
+from wireleap_relay.sandbox.tunnel import Tunnel, TunnelError, TunnelReader
 from wireleap_relay.wire.address import join_host_port
 from wireleap_relay.wire.errors import WireError
 from wireleap_relay.wire.payload import Protocol as Transported

@@ -1,0 +1,137 @@
+"""Circuits of one to many relays, paid for hop by hop.
+
+To every relay but the first, a client speaks TLS and HTTP/2 *through* the
+tunnel before it; so each of its connections crosses the whole circuit, and
+only the first relay sees more than one of them on one connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import attrs
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import Factory
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.python.failure import Failure
+
+from wireleap_relay.sandbox.link import RelayConnection, TunnelTransport, over_tls
+from wireleap_relay.sandbox.tunnel import Tunnel, TunnelReader
+from wireleap_relay.wire.address import Address
+from wireleap_relay.wire.keys import PublicKey
+from wireleap_relay.wire.payload import Connect
+from wireleap_relay.wire.payload import Protocol as Transported
+from wireleap_relay.wire.sharetoken import Sharetoken
+from wireleap_relay.wire.versions import CLIENT_RELAY
+
+
+@attrs.frozen
+class Hop:
+    """A relay on a circuit."""
+
+    address: Address
+    pubkey: PublicKey
+
+
+class Wallet(Protocol):
+    """Pays relays."""
+
+    def token(self, relay: PublicKey) -> Sharetoken:
+        """Make a fresh sharetoken for a relay."""
+
+
+class Circuit:
+    """A way through the network.
+
+    :ivar hops: from the first relay to the last.
+    :ivar times: seconds after which each of them was reached, when a tunnel was last opened.
+    """
+
+    def __init__(self, reactor: Any, hops: Sequence[Hop], wallet: Wallet, timeout: float = 10.0) -> None:
+        """Go through ``hops``, and pay each of them from a wallet."""
+        self.hops = tuple(hops)
+        self.times: tuple[float, ...] = ()
+        self._reactor = reactor
+        self._wallet = wallet
+        self._timeout = timeout
+        self._first: RelayConnection | None = None
+        self._connecting: list[Deferred[RelayConnection]] = []
+
+    async def open(self, protocol: Transported, target: str, reader: TunnelReader) -> Tunnel:
+        """Open a tunnel through every hop to a target.
+
+        :param target: ``host:port``.
+        :param reader: reads what comes out of it.
+        :raises TunnelError: where a relay on the way could not be reached.
+        """
+        start = self._reactor.seconds()
+        connection = await self._to_first()
+        times = [self._reactor.seconds() - start]
+        for hop in self.hops[1:]:
+            connection = await self._through(connection, hop)
+            times.append(self._reactor.seconds() - start)
+        self.times = tuple(times)
+        last = self.hops[-1]
+        return connection.open(self._payload(last, protocol, Address.from_text(f"target://{target}")), reader)
+
+    def close(self) -> None:
+        """Give up the connection to the first relay, and all tunnels with it."""
+        if self._first is not None:
+            self._first.close()
+
+    def _payload(self, hop: Hop, protocol: Transported, remote: Address) -> str:
+        return Connect(protocol, remote, self._wallet.token(hop.pubkey), CLIENT_RELAY).to_json()
+
+    async def _to_first(self) -> RelayConnection:
+        if self._first is not None and self._first.usable:
+            return self._first
+        waiting: Deferred[RelayConnection] = Deferred()
+        self._connecting.append(waiting)
+        if len(self._connecting) == 1:
+            address = self.hops[0].address
+            connection = RelayConnection()
+            tls = over_tls(connection, self._reactor)
+            self._reactor.connectTCP(address.host, address.port, _Connecting(tls, connection), timeout=self._timeout)
+            connection.ready.addTimeout(self._timeout, self._reactor)
+            connection.ready.addBoth(self._tell)
+        return await waiting
+
+    def _tell(self, result: RelayConnection | Failure) -> None:
+        waiting, self._connecting = self._connecting, []
+        if isinstance(result, RelayConnection):
+            self._first = result
+        for each in waiting:
+            each.callback(result)
+
+    async def _through(self, connection: RelayConnection, hop: Hop) -> RelayConnection:
+        index = self.hops.index(hop)
+        inner = RelayConnection()
+        tls = over_tls(inner, self._reactor).buildProtocol(None)
+        transport = TunnelTransport(tls, inner.connectionLost)
+        transport.carry(connection.open(self._payload(self.hops[index - 1], "tcp", hop.address), transport))
+        inner.ready.addTimeout(self._timeout, self._reactor)
+        return await inner.ready
+
+
+class _Connecting(Factory):
+    """A TLS factory that also tells of connections that fail."""
+
+    noisy = False
+
+    def __init__(self, tls: TLSMemoryBIOFactory, connection: RelayConnection) -> None:
+        self._tls = tls
+        self._connection = connection
+
+    def buildProtocol(self, addr: Any) -> Any:
+        return self._tls.buildProtocol(addr)
+
+    def startedConnecting(self, connector: Any) -> None:
+        pass
+
+    def clientConnectionFailed(self, connector: Any, reason: Failure) -> None:
+        if not self._connection.ready.called:
+            self._connection.ready.errback(reason)
+
+    def clientConnectionLost(self, connector: Any, reason: Failure) -> None:
+        pass
