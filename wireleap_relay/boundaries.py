@@ -127,7 +127,17 @@ class TokenStore(Protocol):
 
 
 class SubmissionFailed(Exception):
-    """A contract gave no answer that decides over a token; the text says why."""
+    """A contract gave no answer that decides over a token; the text says why.
+
+    :ivar answered: it gave one that decides nothing. A contract repeats its
+        answer to an idempotency key, so the next attempt needs a new one;
+        where no answer came, the same key makes sure that a token which did
+        arrive is not taken for another.
+    """
+
+    def __init__(self, why: str, *, answered: bool = False) -> None:
+        super().__init__(why)
+        self.answered = answered
 
 
 @attrs.frozen

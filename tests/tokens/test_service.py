@@ -116,6 +116,17 @@ class SubmissionTests(TestCase):
         self.assertEqual(await self.round(), TokenCounts(submitted=1))
         self.assertEqual(len({key for _, key in self.contract.seen}), 1)
 
+    async def test_an_answer_that_decides_nothing_makes_the_key_stale(self) -> None:
+        self.submission.running = 1
+        await self.store.deposit(self.mint.token())
+        self.contract.answers = [SubmissionFailed("500", answered=True), SubmissionFailed("lost")]
+        self.now = 1100.0
+        for expected in (TokenCounts(held=1), TokenCounts(held=1), TokenCounts(submitted=1)):
+            self.assertEqual(await self.round(), expected)
+        first, second, third = [key for _, key in self.contract.seen]
+        self.assertNotEqual(first, second)
+        self.assertEqual(second, third)
+
     async def test_refused_and_expired(self) -> None:
         self.submission.running = 1
         for _ in range(2):

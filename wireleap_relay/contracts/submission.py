@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
-
 from wireleap_relay.boundaries import ApiError, Outcome, SubmissionFailed, Upstream, UpstreamFailed
 from wireleap_relay.contracts.book import Book
 from wireleap_relay.wire.endpoint import parse_endpoint
@@ -24,14 +22,11 @@ class ContractSubmitter:
         """Submit to the contracts in a book."""
         self._book = book
         self._upstream = upstream
-        self._spent: dict[str, str] = {}
 
     async def submit(self, token: Sharetoken, idempotency_key: str) -> Outcome:
         """POST a token to its contract.
 
-        :param idempotency_key: 32 hex digits, the same in every attempt. After
-            an answer that decides nothing another one is sent in its place: a
-            contract would give the same answer again.
+        :param idempotency_key: 32 hex digits.
         :raises SubmissionFailed: where it has to be tried again.
         """
         contract = self._book.known(token.contract.public_key)
@@ -39,18 +34,15 @@ class ContractSubmitter:
             raise SubmissionFailed("this contract has not answered yet, or is not configured")
         api = self._upstream.contract(parse_endpoint(contract.url))
         try:
-            await api.submit(token, self._spent.get(idempotency_key, idempotency_key))
+            await api.submit(token, idempotency_key)
         except ApiError as e:
             outcome = _outcome(e.code, e.status)
             if outcome is None:
-                self._spent[idempotency_key] = secrets.token_hex(16)
-                raise SubmissionFailed(str(e)) from e
+                raise SubmissionFailed(str(e), answered=True) from e
+            return outcome
         except UpstreamFailed as e:
             raise SubmissionFailed(str(e)) from e
-        else:
-            outcome = Outcome("submitted")
-        self._spent.pop(idempotency_key, None)
-        return outcome
+        return Outcome("submitted")
 
 
 def _outcome(code: int, status: Status) -> Outcome | None:

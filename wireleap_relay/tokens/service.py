@@ -241,6 +241,8 @@ class SubmissionService(Service):
             self._log.warn(
                 "Contract {contract} did not take a sharetoken: {why}", contract=token.contract.public_key, why=str(e)
             )
+            if e.answered:
+                await self._store.ask(lambda database: database.renew_key(token, secrets.token_hex(16)))
             return False
         now = self._clock()
 

@@ -133,6 +133,13 @@ class TokenDatabase:
                 (state, reason, now, token.signature.raw),
             )
 
+    def renew_key(self, token: Sharetoken, key: str) -> None:
+        """Give a held token another idempotency key for its next attempt."""
+        with self._transaction():
+            self._db.execute(
+                "UPDATE sharetoken SET idempotency_key = ? WHERE signature = ?", (key, token.signature.raw)
+            )
+
     def expire(self, now: float) -> int:
         """Mark held tokens whose settlement has closed; they are kept.
 
