@@ -8,7 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from twisted.application.service import MultiService
+from twisted.application.service import MultiService, Service
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 
@@ -29,6 +30,7 @@ from wireleap_relay.upstream.service import UpstreamService
 from wireleap_relay.usage.meters import Meters
 from wireleap_relay.wire.sharetoken import Sharetoken
 
+_STORE = "tokens"
 _DATABASE = "sharetokens.db"
 
 
@@ -48,14 +50,24 @@ class Relay(MultiService):
             self._log.critical("The relay can't start: {why}", why=str(e))
             raise SystemExit(1) from None
 
+    def stopService(self) -> Deferred[None]:
+        """Stop them all, the store last: tunnels and submissions under way still need it."""
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        Service.stopService(self)
+        store = self.getServiceNamed(_STORE)
+        stopping = [maybeDeferred(part.stopService) for part in reversed(self.services) if part is not store]
+        await gatherResults(stopping, consumeErrors=True)
+        await maybeDeferred(store.stopService)
+
 
 def make_relay(reactor: Any, home: Home, config: Config, identity: Identity) -> Relay:
     """Make a relay: a tree of services, each found by its name.
 
     ``upstream`` talks to contracts and directories, ``tokens`` keeps what the
-    relay is paid with, ``submission`` hands it in, ``contracts`` keeps the
-    relay enrolled, ``listener`` serves clients. They start in this order, and
-    all stop at once.
+    relay is paid with, ``submission`` hands it in, ``listener`` serves clients,
+    ``contracts`` keeps the relay enrolled. They start in this order.
     """
     relay = identity.key.public_key
     upstream = UpstreamService(reactor, identity.key)
@@ -90,7 +102,7 @@ def make_relay(reactor: Any, home: Home, config: Config, identity: Identity) -> 
     parent.setName("relay")
     parts = {
         "upstream": upstream,
-        "tokens": store,
+        _STORE: store,
         "submission": submission,
         "listener": listener,
         "contracts": contracts,

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from twisted.application.service import MultiService, Service
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.task import deferLater, react
 from twisted.logger import ILogObserver, LogLevel, eventAsText, globalLogBeginner
 from twisted.web.resource import Resource
@@ -194,15 +194,16 @@ async def _stay(reactor: Any, sandbox: Sandbox, console: Console) -> None:
         f"Contract: {sandbox.network.contract.endpoint}   Ctrl-C ends it.\n",
         highlight=False,
     )
-    stopping = _interrupted(reactor)
-    with Live(_table(sandbox), console=console, auto_refresh=False, transient=not console.is_terminal) as live:
-        while not stopping.called:
-            await deferLater(reactor, 1.0)
-            if console.is_terminal:
-                live.update(_table(sandbox), refresh=True)
-    sandbox.wallet.stop()
-    sandbox.circuit.close()
-    story.step("stopping")
+    try:
+        with Live(_table(sandbox), console=console, auto_refresh=False, transient=not console.is_terminal) as live:
+            while True:
+                await deferLater(reactor, 1.0)
+                if console.is_terminal:
+                    live.update(_table(sandbox), refresh=True)
+    finally:
+        sandbox.wallet.stop()
+        sandbox.circuit.close()
+        story.step("stopping")
 
 
 def _table(sandbox: Sandbox) -> Table:
@@ -221,7 +222,7 @@ def _table(sandbox: Sandbox) -> Table:
     return table
 
 
-async def _network_only(reactor: Any, sandbox: Sandbox, console: Console) -> None:
+async def _network_only(sandbox: Sandbox, console: Console) -> None:
     contract = sandbox.network.contract
     file = sandbox.folder / "accesskey.json"
     write_json_durably(file, converter.unstructure(contract.access_key(100)), 0o600)
@@ -231,20 +232,17 @@ async def _network_only(reactor: Any, sandbox: Sandbox, console: Console) -> Non
         f"accesskey  file://{file}\nCtrl-C ends it.",
         highlight=False,
     )
-    await _interrupted(reactor)
+    await Deferred()
 
 
-def _interrupted(reactor: Any) -> Deferred[None]:
-    """Wait for Ctrl-C or SIGTERM."""
-    done: Deferred[None] = Deferred()
+def _on_interrupt(reactor: Any, work: Deferred[None]) -> None:
+    """Let Ctrl-C and SIGTERM break work off, so that what was started is stopped."""
 
     def stop(*_: object) -> None:
-        if not done.called:
-            reactor.callFromThread(done.callback, None)
+        reactor.callFromThread(work.cancel)
 
     signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGTERM, stop)
-    return done
 
 
 def _closing(sandbox: Sandbox, port: Any) -> None:
@@ -277,13 +275,17 @@ def run(*, once: bool, url: str | None, network_only: bool) -> int:
             terms = _ONCE if once else _STAYING
             sandbox = Sandbox(reactor, Path(folder), terms, _free_or(_NETWORK_PORT) if network_only else 0)
             sandbox.startService()
+            if network_only:
+                work = Deferred.fromCoroutine(_network_only(sandbox, console))
+            elif once:
+                work = Deferred.fromCoroutine(_once(reactor, sandbox, url, console))
+            else:
+                work = Deferred.fromCoroutine(_stay(reactor, sandbox, console))
+            _on_interrupt(reactor, work)
             try:
-                if network_only:
-                    await _network_only(reactor, sandbox, console)
-                elif once:
-                    await _once(reactor, sandbox, url, console)
-                else:
-                    await _stay(reactor, sandbox, console)
+                await work
+            except CancelledError:
+                outcome[0] = 130 if once else 0
             except SandboxFailed as e:
                 Console(stderr=True).print(f"wireleap-relay: {e}", highlight=False, markup=False)
                 outcome[0] = 1

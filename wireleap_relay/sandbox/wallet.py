@@ -60,7 +60,9 @@ class BoughtWallet:
             "Content-Type": "application/json",
             "Idempotency-Key": secrets.token_hex(16),
         }
-        response = await treq.post(join(self._endpoint, "/servicekey/activate"), body, headers=headers)
+        response = await treq.post(
+            join(self._endpoint, "/servicekey/activate"), body, headers=headers, persistent=False
+        )
         answer = await treq.content(response)
         if response.code != 200:
             raise NoServicekey(answer.decode("utf-8", "replace"))

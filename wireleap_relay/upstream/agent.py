@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 from OpenSSL import SSL
 from service_identity import CertificateError, VerificationError
 from twisted.internet.defer import CancelledError, Deferred, succeed
-from twisted.internet.error import ConnectError, ConnectingCancelledError, ConnectionClosed
+from twisted.internet.error import ConnectError, ConnectionClosed
 from twisted.internet.interfaces import IConsumer
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -20,9 +20,10 @@ from zope.interface import implementer
 
 from wireleap_relay.boundaries import BadAnswer, Unreachable
 
+T = TypeVar("T")
+
 _BROKEN = (ConnectionClosed, SSL.Error, VerificationError, CertificateError, OSError)
-_GIVEN_UP = (CancelledError, ConnectingCancelledError)
-_FAILURES = (ConnectError, ConnectingCancelledError, RequestTransmissionFailed, ResponseFailed, *_BROKEN)
+_FAILURES = (ConnectError, RequestTransmissionFailed, ResponseFailed, *_BROKEN)
 
 
 @attrs.frozen
@@ -103,7 +104,9 @@ async def exchange(agent: IAgent, method: str, url: str, headers: Headers, body:
     :raises CancelledError: where the caller gave up.
     """
     try:
-        response: IResponse = await agent.request(method.encode(), url.encode(), headers, _Body(body))
+        response: IResponse = await _given_up_at_once(
+            agent.request(method.encode(), url.encode(), headers, _Body(body))
+        )
         collector = _Bounded(limit)
         response.deliverBody(collector)
         return Reply(response.code, response.headers, await collector.done)
@@ -111,11 +114,21 @@ async def exchange(agent: IAgent, method: str, url: str, headers: Headers, body:
         raise _named(e) from e
 
 
-def _named(failure: Exception) -> Unreachable | BadAnswer | CancelledError:
+def _given_up_at_once(asking: Deferred[T]) -> Deferred[T]:
+    """Make the end of a request that is given up look like that: Twisted tells what broke when it broke it off."""
+
+    def give_up(_: Deferred[T]) -> None:
+        answer.errback(CancelledError())
+        asking.cancel()
+
+    answer: Deferred[T] = Deferred(give_up)
+    asking.addBoth(lambda result: None if answer.called else answer.callback(result))
+    return answer
+
+
+def _named(failure: Exception) -> Unreachable | BadAnswer:
     """Say what went wrong without the names of Twisted's classes."""
     reasons = [reason.value for reason in getattr(failure, "reasons", ())] or [failure]
-    if any(isinstance(reason, _GIVEN_UP) for reason in reasons):
-        return CancelledError()
     broken = [reason for reason in reasons if isinstance(reason, (ConnectError, *_BROKEN))]
     if not broken:
         return BadAnswer("the answer is not HTTP")
