@@ -11,3 +11,8 @@ import pytest
 def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """``mktemp`` of trial's tests makes its files in the present folder."""
     monkeypatch.chdir(tmp_path)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put pytest-twisted's tests last: once its reactor runs, trial's can't start it."""
+    items.sort(key=lambda item: item.path.name == "test_network.py")

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import attrs
+import treq
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import wrapClientTLS
 from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
 from twisted.internet.protocol import connectionDone
 from twisted.internet.ssl import optionsForClientTLS
 from twisted.python.failure import Failure
-from twisted.web.client import URI, Agent, ResponseFailed, readBody
+from twisted.web.client import URI, Agent, ResponseFailed
 from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
@@ -86,5 +87,5 @@ async def fetch(reactor: Any, circuit: Circuit, url: str) -> Page:
         response = await asking
     except ResponseFailed as e:
         raise e.reasons[0].value from None  # the rest of it is Twisted's own story
-    body: bytes = await readBody(response).addTimeout(_PATIENCE, reactor)
+    body: bytes = await treq.content(response).addTimeout(_PATIENCE, reactor)
     return Page(response.code, body, reactor.seconds() - start)
