@@ -7,7 +7,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -235,14 +235,12 @@ async def _network_only(sandbox: Sandbox, console: Console) -> None:
     await Deferred()
 
 
-def _on_interrupt(reactor: Any, work: Deferred[None]) -> None:
-    """Let Ctrl-C and SIGTERM break work off, so that what was started is stopped."""
-
-    def stop(*_: object) -> None:
-        reactor.callFromThread(work.cancel)
-
-    signal.signal(signal.SIGINT, stop)
-    signal.signal(signal.SIGTERM, stop)
+async def _on_interrupt(reactor: Any, stop: Callable[[], None]) -> None:
+    """Let Ctrl-C and SIGTERM stop what was started, instead of the reactor alone."""
+    # As it begins to run, the reactor takes the signals for itself.
+    await deferLater(reactor, 0)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: reactor.callFromThread(stop))
 
 
 def _closing(sandbox: Sandbox, port: Any) -> None:
@@ -275,13 +273,13 @@ def run(*, once: bool, url: str | None, network_only: bool) -> int:
             terms = _ONCE if once else _STAYING
             sandbox = Sandbox(reactor, Path(folder), terms, _free_or(_NETWORK_PORT) if network_only else 0)
             sandbox.startService()
+            await _on_interrupt(reactor, lambda: work.cancel())
             if network_only:
                 work = Deferred.fromCoroutine(_network_only(sandbox, console))
             elif once:
                 work = Deferred.fromCoroutine(_once(reactor, sandbox, url, console))
             else:
                 work = Deferred.fromCoroutine(_stay(reactor, sandbox, console))
-            _on_interrupt(reactor, work)
             try:
                 await work
             except CancelledError:
