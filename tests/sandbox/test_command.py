@@ -70,6 +70,9 @@ class SandboxCommandTests(SynchronousTestCase):
                 [*COMMAND, *words], stdout=subprocess.PIPE, text=True, env={**self.environment, "PYTHONUNBUFFERED": "1"}
             )
             assert sandbox.stdout is not None
+            self.addCleanup(sandbox.stdout.close)
+            self.addCleanup(sandbox.wait)
+            self.addCleanup(sandbox.kill)
             said = ""
             deadline = time.monotonic() + 30
             while text not in said and time.monotonic() < deadline:
@@ -77,4 +80,3 @@ class SandboxCommandTests(SynchronousTestCase):
             self.assertIn(text, said)
             sandbox.send_signal(signal.SIGINT)
             self.assertEqual(sandbox.wait(30), 0)
-            sandbox.stdout.close()
