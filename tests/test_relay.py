@@ -42,13 +42,14 @@ class RelayTests(WorldTestCase):
             "archive_dir": "archive",
             "drain_timeout": "1s",
             "danger_zone": {"allow_loopback": True},
+            "network_usage": {"timeframe": "1d"},
             "contracts": served,
         }
         return make_relay(reactor, self.home, parse_config(json.dumps(config))[0], self.identity)
 
     def start(self, relay: Relay) -> None:
         relay.startService()
-        self.addCleanup(relay.stopService)
+        self.addCleanup(lambda: relay.stopService() if relay.running else None)
 
     async def enrolled(self, relay: Relay) -> None:
         contracts = relay.getServiceNamed("contracts")
@@ -76,6 +77,10 @@ class RelayTests(WorldTestCase):
         [archived] = (self.home.path / "archive" / str(contract.id)).iterdir()
         self.assertEqual(json.loads(archived.read_text())["relay_pubkey"], str(key))
         self.assertEqual(archived.stem, json.loads(archived.read_text())["signature"])
+        circuit.close()
+        await relay.stopService()
+        stats = json.loads(self.home.stats.read_text())
+        self.assertEqual(stats["contract_stats"], {str(contract.id): {"network_bytes": 10}})
 
     async def test_a_contract_out_of_reach_keeps_no_other_from_being_served(self) -> None:
         dead = {"address": "wireleap://127.0.0.1:1", "role": "backing", "upgrade_channel": "default"}
@@ -100,4 +105,4 @@ class RelayTests(WorldTestCase):
     def test_services_have_names(self) -> None:
         relay = self.make()
         names = [service.name for service in relay]  # type: ignore[attr-defined]
-        self.assertEqual(names, ["upstream", "tokens", "submission", "listener", "contracts"])
+        self.assertEqual(names, ["upstream", "tokens", "submission", "listener", "contracts", "usage"])

@@ -92,6 +92,11 @@ class Home:
         return self.path / "wireleap-relay.pid"
 
     @property
+    def stats(self) -> Path:
+        """What was carried in the present window."""
+        return self.path / "stats.json"
+
+    @property
     def sharetokens(self) -> Path:
         """What the relay is paid with."""
         return self.path / "sharetokens"

@@ -28,9 +28,10 @@ from wireleap_relay.tunnel.registry import Registry
 from wireleap_relay.tunnel.tls import ServerTLS
 from wireleap_relay.upstream.service import UpstreamService
 from wireleap_relay.usage.meters import Meters
+from wireleap_relay.usage.service import UsageService
 from wireleap_relay.wire.sharetoken import Sharetoken
 
-_STORE = "tokens"
+_BOOKS = ("tokens", "usage")
 _DATABASE = "sharetokens.db"
 
 
@@ -51,15 +52,15 @@ class Relay(MultiService):
             raise SystemExit(1) from None
 
     def stopService(self) -> Deferred[None]:
-        """Stop them all, the store last: tunnels and submissions under way still need it."""
+        """Stop them all, those that keep books last: tunnels and submissions under way still need them."""
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
         Service.stopService(self)
-        store = self.getServiceNamed(_STORE)
-        stopping = [maybeDeferred(part.stopService) for part in reversed(self.services) if part is not store]
-        await gatherResults(stopping, consumeErrors=True)
-        await maybeDeferred(store.stopService)
+        books = [part for part in self.services if part.name in _BOOKS]
+        others = [part for part in self.services if part not in books]
+        for parts in (others, books):
+            await gatherResults([maybeDeferred(part.stopService) for part in parts], consumeErrors=True)
 
 
 def make_relay(reactor: Any, home: Home, config: Config, identity: Identity) -> Relay:
@@ -67,12 +68,14 @@ def make_relay(reactor: Any, home: Home, config: Config, identity: Identity) -> 
 
     ``upstream`` talks to contracts and directories, ``tokens`` keeps what the
     relay is paid with, ``submission`` hands it in, ``listener`` serves clients,
-    ``contracts`` keeps the relay enrolled. They start in this order.
+    ``contracts`` keeps the relay enrolled; ``usage`` measures, where the config
+    has a ``network_usage.timeframe``. They start in this order.
     """
     relay = identity.key.public_key
     upstream = UpstreamService(reactor, identity.key)
     settings: dict[str, ContractSettings] = dict(config.contracts.items())
     contracts = ContractsService(reactor, relay, settings, upstream, __version__, random.random)
+    meters = Meters()
     store = TokenStoreService(reactor, home.sharetokens / _DATABASE, time.time)
     submission = SubmissionService(
         reactor,
@@ -84,7 +87,7 @@ def make_relay(reactor: Any, home: Home, config: Config, identity: Identity) -> 
     )
     doorway = Doorway(
         relay,
-        SharetokenAdmission(relay, contracts.book, store, Meters(), time.time),
+        SharetokenAdmission(relay, contracts.book, store, meters, time.time),
         Dialler(reactor, DialPolicy(config.danger_zone.allow_loopback), config.timeout),
         Registry(reactor, relay),
         reactor,
@@ -100,13 +103,26 @@ def make_relay(reactor: Any, home: Home, config: Config, identity: Identity) -> 
     )
     parent = Relay()
     parent.setName("relay")
-    parts = {
+    parts: dict[str, Service] = {
         "upstream": upstream,
-        _STORE: store,
+        "tokens": store,
         "submission": submission,
         "listener": listener,
         "contracts": contracts,
     }
+    measured = config.network_usage
+    if measured.timeframe is not None:
+        parts["usage"] = UsageService(
+            reactor,
+            time.time,
+            relay=relay,
+            file=home.stats,
+            archive=home.inside(measured.archive_dir) if measured.archive_dir else None,
+            timeframe=measured.timeframe,
+            write_interval=measured.write_interval,
+            totals=meters.totals,
+            active=lambda: {status.id for status in contracts.status() if status.id is not None},
+        )
     for name, service in parts.items():
         service.setName(name)
         service.setServiceParent(parent)
