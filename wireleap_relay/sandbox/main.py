@@ -270,7 +270,7 @@ def run(*, once: bool, url: str | None, network_only: bool) -> int:
 
     async def main(reactor: Any) -> None:
         with tempfile.TemporaryDirectory(prefix="wireleap-sandbox-") as folder:
-            terms = _ONCE if once else _STAYING
+            terms = _ONCE if once else Terms() if network_only else _STAYING
             sandbox = Sandbox(reactor, Path(folder), terms, _free_or(_NETWORK_PORT) if network_only else 0)
             sandbox.startService()
             await _on_interrupt(reactor, lambda: work.cancel())
