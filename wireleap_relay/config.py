@@ -4,78 +4,64 @@ from __future__ import annotations
 
 import difflib
 import json
-import re
-from collections.abc import Callable, Iterator
-from typing import Any, NewType
-from urllib.parse import unquote, urlsplit
+from collections.abc import Iterator, Sequence
+from types import NoneType, UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 import attrs
 
-from wireleap_relay.wire.address import Address, is_host, join_host_port
+from wireleap_relay.configvalues import (
+    DAY,
+    HOUR,
+    YEAR,
+    ListenAddress,
+    PublishedAddress,
+    RestAddress,
+    contract_key,
+    folder,
+    limit,
+    listen_address,
+    published,
+    rest_address,
+    seconds,
+    umask,
+    whole,
+)
 from wireleap_relay.wire.encoding import read_json
 from wireleap_relay.wire.endpoint import Endpoint, parse_endpoint
 from wireleap_relay.wire.errors import WireError
+from wireleap_relay.wire.jsontext import below, position, repeated_keys
 from wireleap_relay.wire.relayentry import Role
 from wireleap_relay.wire.structure import Mistake, Mistaken, mistakes, strict_converter
-from wireleap_relay.wire.units import parse_duration, parse_size
-
-Duration = NewType("Duration", float)
-Size = NewType("Size", int)
-UMask = NewType("UMask", int)
-PublishedAddress = NewType("PublishedAddress", Address)
-
-_YEAR = 366 * 86400.0
-_HOST_PORT = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:]*)):(\d{1,5})", re.ASCII)
-_CONTRACT_KEY = re.compile(r"[^:\s]+:\S+")
 
 
 class ConfigError(Exception):
     """A config can't be used.
 
     :ivar mistakes: everything that is wrong with it.
+    :ivar warnings: what is odd about it besides; it may explain a mistake.
     """
 
-    def __init__(self, mistakes: list[Mistake]) -> None:
+    def __init__(self, mistakes: list[Mistake], warnings: Sequence[str] = ()) -> None:
         super().__init__("\n".join(map(str, mistakes)))
         self.mistakes = mistakes
-
-
-@attrs.frozen
-class ListenAddress:
-    """Where to listen.
-
-    :ivar host: a name or an IP address; empty for every interface.
-    """
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return join_host_port(self.host, self.port)
-
-
-@attrs.frozen
-class RestAddress:
-    """Where the REST API is served: a TCP address, or a unix socket."""
-
-    tcp: ListenAddress | None = None
-    path: str | None = None
+        self.warnings = warnings
 
 
 @attrs.frozen
 class NetworkUsage:
     """How traffic is measured and bounded.
 
-    :ivar timeframe: seconds of one window; None turns measuring off.
+    :ivar timeframe: seconds of one window; None or 0 turns measuring off.
     :ivar global_limit: bytes per window over all contracts.
     :ivar write_interval: seconds between writes of ``stats.json``.
     :ivar archive_dir: where the record of a window goes that has closed.
     """
 
-    timeframe: Duration | None = None
-    global_limit: Size | None = None
-    write_interval: Duration = Duration(60.0)
-    archive_dir: str | None = None
+    timeframe: Annotated[float, seconds(1, 10 * YEAR, or_zero=True)] | None = None
+    global_limit: Annotated[int, limit] | None = None
+    write_interval: Annotated[float, seconds(1, YEAR)] = 60.0
+    archive_dir: Annotated[str, folder] | None = None
 
 
 @attrs.frozen
@@ -88,10 +74,10 @@ class ContractConfig:
     :ivar upgrade_channel: of the releases to follow; one contract has it.
     """
 
-    address: PublishedAddress
+    address: Annotated[PublishedAddress, published]
     role: Role
-    key: str | None = attrs.field(default=None, repr=False)
-    network_usage_limit: Size | None = None
+    key: Annotated[str, contract_key] | None = attrs.field(default=None, repr=False)
+    network_usage_limit: Annotated[int, limit] | None = None
     upgrade_channel: str | None = None
     update_channel: str | None = None
 
@@ -103,8 +89,8 @@ class RestApi:
     :ivar socket_umask: mode of the unix socket.
     """
 
-    address: RestAddress | None = None
-    socket_umask: UMask = UMask(0o600)
+    address: Annotated[RestAddress, rest_address] | None = None
+    socket_umask: Annotated[int, umask] = 0o600
 
 
 @attrs.frozen
@@ -125,14 +111,14 @@ class Config:
     :ivar drain_timeout: that open tunnels have to finish when the relay stops.
     """
 
-    address: ListenAddress
+    address: Annotated[ListenAddress, listen_address]
     contracts: dict[Endpoint, ContractConfig]
-    archive_dir: str | None = None
-    auto_submit_interval: Duration = Duration(300.0)
-    maxtime: Duration = Duration(0.0)
-    timeout: Duration = Duration(5.0)
-    drain_timeout: Duration = Duration(30.0)
-    bufsize: int = 4096
+    archive_dir: Annotated[str, folder] | None = None
+    auto_submit_interval: Annotated[float, seconds(0.1, YEAR, or_zero=True)] = 300.0
+    maxtime: Annotated[float, seconds(0.1, YEAR, or_zero=True)] = 0.0
+    timeout: Annotated[float, seconds(0.01, HOUR)] = 5.0
+    drain_timeout: Annotated[float, seconds(0, DAY)] = 30.0
+    bufsize: Annotated[int, whole(1, 2**30)] = 4096
     network_usage: NetworkUsage = NetworkUsage()
     rest_api: RestApi = RestApi()
     auto_upgrade: bool = True
@@ -145,21 +131,16 @@ def parse_config(text: str | bytes) -> tuple[Config, list[str]]:
     :returns: it, and warnings: what is unknown or out of date in it.
     :raises ConfigError: with all of its mistakes.
     """
-    try:
-        data = read_json(text)
-    except WireError as e:
-        raise ConfigError([Mistake("", str(e))]) from None
-    if not isinstance(data, dict):
-        raise ConfigError([Mistake("", "expected a JSON object")])
+    data = _read_object(text)
     warnings = list(_unknown_keys(data))
+    contradictions = list(_contradictions(data.get("contracts")))
     try:
         config = _CONVERTER.structure(data, Config)
     except Exception as e:  # noqa: BLE001 - cattrs groups whatever the hooks raise
-        raise ConfigError(list(mistakes(e))) from None
+        raise ConfigError([*mistakes(e), *contradictions], warnings) from None
+    if contradictions:
+        raise ConfigError(contradictions, warnings)
     config, old_names = _rename_channels(config)
-    wrong = list(_contradictions(config))
-    if wrong:
-        raise ConfigError(wrong)
     return config, warnings + old_names
 
 
@@ -192,55 +173,22 @@ def example_config() -> str:
     return json.dumps(example, indent=4) + "\n"
 
 
-# Reading single values
+# Looking at the whole
 
 
-def _text(value: Any) -> str:
-    if type(value) is not str:
-        raise WireError("expected text")
-    return value
-
-
-def parse_listen_address(text: str) -> ListenAddress:
-    """Read ``host:port``.
-
-    :raises WireError: where it isn't that.
-    """
-    match = _HOST_PORT.fullmatch(text)
-    host = "" if match is None else match[1] or match[2]
-    if match is None or not 0 < int(match[3]) < 65536 or (host and not is_host(host)):
-        raise WireError('expected an address such as "0.0.0.0:13490", ":13490" or "[::]:13490"')
-    return ListenAddress(host, int(match[3]))
-
-
-def _rest_address(value: Any, _: Any) -> RestAddress:
-    text = _text(value)
-    if text.startswith("file:///"):
-        return RestAddress(path=unquote(urlsplit(text).path))
-    if text.startswith("http://"):
-        return RestAddress(tcp=parse_listen_address(text.removeprefix("http://").removesuffix("/")))
-    raise WireError('expected an address such as "http://127.0.0.1:13491" or "file:///run/wireleap-relay.sock"')
-
-
-def _published(value: Any, _: Any) -> PublishedAddress:
-    address = Address.from_text(_text(value))
-    if address.scheme != "wireleap":
-        raise WireError("expected an address such as wireleap://relay.example.com:13490")
-    return PublishedAddress(address)
-
-
-def _duration(value: Any, _: Any) -> Duration:
-    seconds = parse_duration(_text(value))
-    if seconds > 10 * _YEAR:
-        raise WireError("expected at most ten years")
-    return Duration(seconds)
-
-
-def _umask(value: Any, _: Any) -> UMask:
-    text = _text(value)
-    if not re.fullmatch("[0-7]{3}", text):
-        raise WireError('expected three octal digits such as "600"')
-    return UMask(int(text, 8))
+def _read_object(text: str | bytes) -> dict[str, Any]:
+    try:
+        text = text.decode("utf-8") if isinstance(text, bytes) else text
+    except UnicodeDecodeError as e:
+        before = e.object[: e.start].decode("utf-8")
+        raise ConfigError([Mistake("", f"not UTF-8 text ({position(before, len(before))})")]) from None
+    try:
+        data = read_json(text)
+    except WireError as e:
+        raise ConfigError(list(repeated_keys(text)) or [Mistake("", str(e))]) from None
+    if not isinstance(data, dict):
+        raise ConfigError([Mistake("", "expected a JSON object")])
+    return data
 
 
 def _contracts(value: Any, _: Any) -> dict[Endpoint, ContractConfig]:
@@ -249,9 +197,13 @@ def _contracts(value: Any, _: Any) -> dict[Endpoint, ContractConfig]:
     found: dict[Endpoint, ContractConfig] = {}
     wrong: list[Mistake] = []
     for url, fields in value.items():
-        path = contract_path(url)
+        path = below("contracts", url)
         try:
-            found[parse_endpoint(url)] = _CONVERTER.structure(fields, ContractConfig)
+            parse_endpoint(url)
+        except WireError as e:
+            wrong.append(Mistake(path, str(e)))
+        try:
+            found[Endpoint(url)] = _CONVERTER.structure(fields, ContractConfig)
         except Exception as e:  # noqa: BLE001 - cattrs groups whatever the hooks raise
             wrong += mistakes(e, path)
     if wrong:
@@ -259,87 +211,76 @@ def _contracts(value: Any, _: Any) -> dict[Endpoint, ContractConfig]:
     return found
 
 
-def contract_path(url: str) -> str:
-    """Name a contract's place in the config."""
-    return f'contracts["{url}"]'
+def _contradictions(contracts: Any) -> Iterator[Mistake]:
+    """Look at contracts beside each other, whatever may be wrong with each of them."""
+    if type(contracts) is not dict or len(contracts) < 2:
+        return
+    known: dict[str, str] = {}
+    for url in contracts:
+        first = known.setdefault(url.rstrip("/"), url)
+        if first != url:
+            yield Mistake(below("contracts", url), f"is the same contract as {first}")
+    watched = sum(isinstance(fields, dict) and bool(_channel(fields)) for fields in contracts.values())
+    if watched != 1:
+        yield Mistake(
+            "contracts",
+            f"expected exactly one contract with an upgrade_channel, where there are several; {watched} have it",
+        )
 
 
-def _make_converter() -> Any:
-    converter = strict_converter()
-    hooks: dict[Any, Callable[[Any, Any], Any]] = {
-        Duration: _duration,
-        Size: lambda value, _: Size(parse_size(_text(value))),
-        UMask: _umask,
-        PublishedAddress: _published,
-        ListenAddress: lambda value, _: parse_listen_address(_text(value)),
-        RestAddress: _rest_address,
-    }
-    for kind, hook in hooks.items():
-        converter.register_structure_hook(kind, hook)
-    converter.register_structure_hook_func(lambda kind: kind == dict[Endpoint, ContractConfig], _contracts)
-    return converter
-
-
-_CONVERTER = _make_converter()
-
-
-# Looking at the whole
+def _channel(fields: dict[str, Any]) -> Any:
+    return fields.get("upgrade_channel") or fields.get("update_channel")
 
 
 def _rename_channels(config: Config) -> tuple[Config, list[str]]:
     warnings: list[str] = []
     contracts: dict[Endpoint, ContractConfig] = {}
     for url, contract in config.contracts.items():
-        channel = contract.upgrade_channel
         if contract.update_channel is not None:
-            warnings.append(f"{contract_path(url)}.update_channel: the name is out of date: call it upgrade_channel")
-            channel = channel or contract.update_channel
-        if channel is None and len(config.contracts) == 1:
-            channel = "default"
+            path = below(below("contracts", url), "update_channel")
+            warnings.append(f"{path}: the name is out of date: call it upgrade_channel")
+        only = "default" if len(config.contracts) == 1 else None
+        channel = _channel(attrs.asdict(contract, recurse=False)) or only
         contracts[url] = attrs.evolve(contract, upgrade_channel=channel, update_channel=None)
     return attrs.evolve(config, contracts=contracts), warnings
-
-
-def _contradictions(config: Config) -> Iterator[Mistake]:
-    if not config.timeout:
-        yield Mistake("timeout", "expected more than 0s")
-    if not 1 <= config.bufsize <= 2**30:
-        yield Mistake("bufsize", "expected a number of bytes from 1 to 1073741824")
-    usage = config.network_usage
-    if usage.timeframe is not None and usage.timeframe < 1:
-        yield Mistake("network_usage.timeframe", "expected at least 1s")
-    if usage.write_interval < 1:
-        yield Mistake("network_usage.write_interval", "expected at least 1s")
-    if usage.global_limit == 0:
-        yield Mistake("network_usage.global_limit", "expected more than 0B; leave it out for no limit")
-    for url, contract in config.contracts.items():
-        path = contract_path(url)
-        if contract.network_usage_limit == 0:
-            yield Mistake(f"{path}.network_usage_limit", "expected more than 0B; leave it out for no limit")
-        if contract.key is not None and not _CONTRACT_KEY.fullmatch(contract.key):
-            yield Mistake(f"{path}.key", "expected user:password")
-    channels = [url for url, contract in config.contracts.items() if contract.upgrade_channel is not None]
-    if len(channels) != 1:
-        yield Mistake(
-            "contracts",
-            f"expected exactly one contract with an upgrade_channel, where there are several; {len(channels)} have it",
-        )
 
 
 def _unknown_keys(data: dict[str, Any]) -> Iterator[str]:
     yield from _unknown(data, Config, "")
     for name, kind in (("network_usage", NetworkUsage), ("rest_api", RestApi), ("danger_zone", DangerZone)):
-        if isinstance(data.get(name), dict):
-            yield from _unknown(data[name], kind, f"{name}.")
-    if isinstance(data.get("contracts"), dict):
-        for url, fields in data["contracts"].items():
-            if isinstance(fields, dict):
-                yield from _unknown(fields, ContractConfig, f"{contract_path(url)}.")
+        yield from _unknown(data.get(name), kind, name)
+    contracts = data.get("contracts")
+    if isinstance(contracts, dict):
+        for url, fields in contracts.items():
+            yield from _unknown(fields, ContractConfig, below("contracts", url))
 
 
-def _unknown(fields: dict[str, Any], kind: type[attrs.AttrsInstance], path: str) -> Iterator[str]:
+def _unknown(fields: Any, kind: type[attrs.AttrsInstance], path: str) -> Iterator[str]:
     known = [field.name for field in attrs.fields(kind)]
-    for name in fields:
+    for name in fields if isinstance(fields, dict) else ():
         if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            yield f"{path}{name}: unknown key" + (f"; did you mean {near[0]}?" if near else "")
+            near = difflib.get_close_matches(name.lower(), known, 1)
+            yield f"{below(path, name)}: unknown key" + (f"; did you mean {near[0]}?" if near else "")
+
+
+def _is_optional(kind: Any) -> bool:
+    return get_origin(kind) in (Union, UnionType) and NoneType in get_args(kind)
+
+
+def _make_converter() -> Any:
+    converter = strict_converter()
+
+    def read_optional(value: Any, kind: Any) -> Any:
+        # A key may be left out; null is no value of it.
+        [wanted] = (choice for choice in get_args(kind) if choice is not NoneType)
+        return converter.structure(value, wanted)
+
+    converter.register_structure_hook_func(_is_optional, read_optional)
+    converter.register_structure_hook_func(
+        lambda kind: hasattr(kind, "__metadata__"), lambda value, kind: kind.__metadata__[0](value)
+    )
+    converter.register_structure_hook_func(lambda kind: kind == dict[Endpoint, ContractConfig], _contracts)
+    return converter
+
+
+_CONVERTER = _make_converter()

@@ -8,12 +8,13 @@ import json
 import os
 import secrets
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import attrs
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -30,6 +31,10 @@ from wireleap_relay.wire.keys import SigningKey
 HOME_VARIABLE = "WIRELEAP_RELAY_HOME"
 _SECRET = 0o600
 _PUBLIC = 0o644
+_NOTHING_CHANGED = (
+    "nothing was changed. A relay's key is its identity and its claim to its balance; move it away yourself"
+    " if you mean it"
+)
 
 
 class HomeError(Exception):
@@ -92,6 +97,11 @@ class Home:
         return self.path / "wireleap-relay.pid"
 
     @property
+    def log(self) -> Path:
+        """What the daemon has to say."""
+        return self.path / "wireleap-relay.log"
+
+    @property
     def stats(self) -> Path:
         """What was carried in the present window."""
         return self.path / "stats.json"
@@ -101,9 +111,32 @@ class Home:
         """What the relay is paid with."""
         return self.path / "sharetokens"
 
+    @property
+    def program(self) -> Path:
+        """The release file that runs, where it is one."""
+        return self.path / "wireleap-relay"
+
+    @property
+    def skip_upgrade_version(self) -> Path:
+        """The version that no upgrade is to be tried to again."""
+        return self.path / ".skip-upgrade-version"
+
+    @property
+    def quarantine(self) -> Path:
+        """Where releases wait to be verified."""
+        return self.path / "quarantine"
+
     def inside(self, name: str) -> Path:
         """Give a folder that the config names relative to the home."""
         return self.path / name
+
+    def next(self, file: Path) -> Path:
+        """Name the successor of a file, while an upgrade is under way."""
+        return file.with_name(f"{file.name}.next")
+
+    def previous(self, file: Path) -> Path:
+        """Name what a file was before the last upgrade."""
+        return file.with_name(f"{file.name}.prev")
 
     def create_identity(self, now: datetime.datetime) -> Identity:
         """Make the relay's key and certificate.
@@ -112,24 +145,45 @@ class Home:
         :raises HomeError: where any of the files is there already, or can't be written.
         """
         files = (self.key_seed, self.key_pub, self.certificate, self.tls_key)
-        there = [file.name for file in files if file.exists()]
-        if there:
-            raise HomeError(
-                f"{self.path} has {' and '.join(there)} already: nothing was changed."
-                " A relay's key is its identity and its claim to its balance; move it away yourself if you mean it"
-            )
         identity = _make_identity(SigningKey.generate(), now)
-        pem = identity.tls_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        try:
+        with _written_in(self.path):
+            there = [file.name for file in files if file.exists()]
+            if there:
+                raise HomeError(f"{self.path} has {' and '.join(there)} already: {_NOTHING_CHANGED}")
             self.path.mkdir(parents=True, exist_ok=True)
-            write_durably(self.tls_key, pem, _SECRET)
-            write_durably(self.certificate, identity.certificate.public_bytes(Encoding.PEM))
-            write_durably(self.key_pub, _quoted(str(identity.key.public_key)))
-            # Last, for this is what a whole identity is known by.
-            write_durably(self.key_seed, _quoted(identity.key.seed_text), _SECRET)
-        except OSError as e:
-            raise HomeError(f"{e.filename or self.path}: {e.strerror}") from None
+            # First, because the others can be made of it; and over no other, even one that came this instant.
+            write_durably(self.key_seed, _quoted(identity.key.seed_text), _SECRET, replace=False)
+            self._write_derived(identity, files)
         return identity
+
+    def complete_identity(self, now: datetime.datetime) -> list[Path]:
+        """Make what is missing beside ``key.seed`` out of the key in it, as after a restore of that file alone.
+
+        :param now: from when the certificate is valid.
+        :returns: the files that were made.
+        :raises HomeError: where nothing is missing, where what is there is of
+            another key, or where the disk won't do; nothing is ever overwritten.
+        """
+        key = self.load_key()
+        with _written_in(self.path):
+            missing = [file for file in (self.key_pub, self.certificate, self.tls_key) if not file.exists()]
+            if not missing:
+                raise HomeError(f"{self.path} has {self.key_seed.name} and all that goes with it: {_NOTHING_CHANGED}")
+            for file, load in ((self.certificate, self._load_certificate), (self.tls_key, self._load_tls_key)):
+                if file not in missing and load().public_key() != key.private.public_key():
+                    raise HomeError(f"{file} is not of the key in {self.key_seed.name}: {_NOTHING_CHANGED}")
+            self._write_derived(_make_identity(key, now), missing)
+        return missing
+
+    def _write_derived(self, identity: Identity, wanted: Collection[Path]) -> None:
+        pem = identity.tls_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        for file, content, mode in (
+            (self.tls_key, pem, _SECRET),
+            (self.certificate, identity.certificate.public_bytes(Encoding.PEM), _PUBLIC),
+            (self.key_pub, _quoted(str(identity.key.public_key)), _PUBLIC),
+        ):
+            if file in wanted:
+                write_durably(file, content, mode, replace=False)
 
     def load_key(self) -> SigningKey:
         """Read ``key.seed``; an old one without quotes is rewritten with them.
@@ -142,10 +196,7 @@ class Home:
                 key = SigningKey.from_text(text.strip())
                 write_durably(self.key_seed, _quoted(key.seed_text), _SECRET)
                 return key
-            seed = read_json(text)
-            if not isinstance(seed, str):
-                raise WireError("expected text")
-            return SigningKey.from_text(seed)
+            return SigningKey.from_text(str(read_json(text)))
         except WireError as e:
             raise HomeError(f"{self.key_seed}: {e}") from None
         except OSError as e:
@@ -156,20 +207,25 @@ class Home:
 
         :raises HomeError: where one is missing, can't be read or doesn't match another.
         """
-        key = self.load_key()
-        try:
-            certificate = x509.load_pem_x509_certificate(self._read(self.certificate).encode())
-        except ValueError:
-            raise HomeError(f"{self.certificate}: expected a certificate in PEM") from None
-        try:
-            tls_key = load_pem_private_key(self._read(self.tls_key).encode(), None)
-        except (ValueError, TypeError):
-            raise HomeError(f"{self.tls_key}: expected an unencrypted private key in PEM") from None
-        if not isinstance(tls_key, Ed25519PrivateKey):
-            raise HomeError(f"{self.tls_key}: expected an Ed25519 key")
+        key, certificate, tls_key = self.load_key(), self._load_certificate(), self._load_tls_key()
         if certificate.public_key() != tls_key.public_key():
             raise HomeError(f"{self.tls_key}: it is not the key of {self.certificate.name}")
         return Identity(key, certificate, tls_key)
+
+    def _load_certificate(self) -> x509.Certificate:
+        try:
+            return x509.load_pem_x509_certificate(self._read(self.certificate).encode())
+        except ValueError:
+            raise HomeError(f"{self.certificate}: expected a certificate in PEM") from None
+
+    def _load_tls_key(self) -> Ed25519PrivateKey:
+        try:
+            key = load_pem_private_key(self._read(self.tls_key).encode(), None)
+        except (ValueError, TypeError, UnsupportedAlgorithm):
+            raise HomeError(f"{self.tls_key}: expected an unencrypted private key in PEM") from None
+        if not isinstance(key, Ed25519PrivateKey):
+            raise HomeError(f"{self.tls_key}: expected an Ed25519 key")
+        return key
 
     def _read(self, file: Path) -> str:
         try:
@@ -211,11 +267,20 @@ def _make_identity(key: SigningKey, now: datetime.datetime) -> Identity:
     return Identity(key, builder.sign(key.private, None), key.private)
 
 
-def write_durably(file: Path, content: bytes, mode: int = _PUBLIC) -> None:
+@contextlib.contextmanager
+def _written_in(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as e:
+        raise HomeError(f"{e.filename2 or folder} can't be written: {e.strerror}") from None
+
+
+def write_durably(file: Path, content: bytes, mode: int = _PUBLIC, *, replace: bool = True) -> None:
     """Write a file so that after a crash there is the old one or the new one, whole.
 
     :param mode: of the file, from its first moment on.
-    :raises OSError: where the disk won't do; the old file is as it was.
+    :param replace: whether there may be an old one.
+    :raises OSError: where the disk won't do, or an old file is in the way; it is as it was.
     """
     temporary = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
     try:
@@ -225,7 +290,11 @@ def write_durably(file: Path, content: bytes, mode: int = _PUBLIC) -> None:
             out.write(content)
             out.flush()
             os.fsync(out.fileno())
-        temporary.replace(file)
+        if replace:
+            temporary.replace(file)
+        else:
+            file.hardlink_to(temporary)
+            temporary.unlink()
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -247,14 +316,17 @@ def find_home(option: str | None, environment: Mapping[str, str], program: Path)
 
     :param option: what ``--home`` says.
     :param program: the file that runs; a release is one file, and lives in the home.
+    :raises HomeError: where no folder can be told.
     """
-    if option is not None:
-        return Home(Path(option).absolute())
-    if environment.get(HOME_VARIABLE):
-        return Home(Path(environment[HOME_VARIABLE]).absolute())
-    if is_release(program):
-        return Home(program.resolve().parent)
-    return Home(Path.cwd())
+    if option == "":
+        raise HomeError("--home has to name a folder")
+    named = option or environment.get(HOME_VARIABLE)
+    try:
+        if named:
+            return Home(Path(named).absolute())
+        return Home(program.resolve().parent if is_release(program) else Path.cwd())
+    except OSError:
+        raise HomeError("the current folder is gone: say where the relay's home is with --home") from None
 
 
 def is_release(program: Path) -> bool:

@@ -111,7 +111,7 @@ def make_relay(reactor: Any, home: Home, config: Config, identity: Identity) -> 
         "contracts": contracts,
     }
     measured = config.network_usage
-    if measured.timeframe is not None:
+    if measured.timeframe:
         parts["usage"] = UsageService(
             reactor,
             time.time,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
 from twisted.application.service import IService
 from twisted.python import usage
@@ -33,6 +32,21 @@ class Options(usage.Options):
         ),
     )
 
+    home: Home
+    config: Config
+    identity: Identity
+
+    def postOptions(self) -> None:
+        """Read the home: here, for twistd shows what is wrong in plain words only while it reads options.
+
+        :raises twisted.python.usage.UsageError: where the home or its config can't be used.
+        """
+        try:
+            self.home = find_home(self["home"], os.environ, Path(sys.argv[0]))
+            self.config, self.identity, _ = load(self.home)
+        except (HomeError, ConfigError) as e:
+            raise usage.UsageError(str(e)) from None
+
 
 def load(home: Home) -> tuple[Config, Identity, list[str]]:
     """Read what a relay needs out of its home.
@@ -51,16 +65,8 @@ def load(home: Home) -> tuple[Config, Identity, list[str]]:
     return config, home.load_identity(), warnings
 
 
-def makeService(options: Any) -> IService:
-    """Make the relay's services.
-
-    :raises twisted.python.usage.UsageError: in plain words, where the home or its config can't be used.
-    """
+def makeService(options: Options) -> IService:
+    """Make the relay's services."""
     from twisted.internet import reactor
 
-    home = find_home(options["home"], os.environ, Path(sys.argv[0]))
-    try:
-        config, identity, _ = load(home)
-    except (HomeError, ConfigError) as e:
-        raise usage.UsageError(str(e)) from None
-    return make_relay(reactor, home, config, identity)
+    return make_relay(reactor, options.home, options.config, options.identity)

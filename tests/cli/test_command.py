@@ -125,6 +125,27 @@ class StartTests(CommandTestCase):
         self.assertEqual(broken.returncode, 1)
         self.assertIn("config.json is missing", broken.stderr)
 
+    def test_one_relay_to_a_home(self) -> None:
+        self.run_command("init")
+        self.write_config()
+        (self.home / "wireleap-relay.pid").write_text(str(os.getpid()))
+        started = self.run_command("start", "--fg")
+        self.assertEqual(started.returncode, 1)
+        self.assertIn(str(os.getpid()), started.stdout + started.stderr)
+
+    def test_twistd_says_what_is_wrong_too(self) -> None:
+        program = "from twisted.scripts.twistd import run; run()"
+        result = subprocess.run(
+            [sys.executable, "-c", program, "--nodaemon", "--pidfile=", "wireleap-relay", "--home", str(self.home)],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            timeout=60,
+        )
+        self.assertEqual(result.returncode, 1)
+        self.assertIn("config.json is missing", result.stdout + result.stderr)
+        self.assertNotIn("Traceback", result.stdout + result.stderr)
+
     def test_an_address_that_is_taken(self) -> None:
         self.run_command("init")
         with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import attrs
 
@@ -39,3 +39,9 @@ def complain(text: str) -> None:
     """Write to standard error, each line under the command's name."""
     for line in text.splitlines():
         print(f"wireleap-relay: {line}", file=sys.stderr)
+
+
+def warn(warnings: Iterable[str]) -> None:
+    """Tell of what does not keep a command from its work."""
+    for warning in warnings:
+        complain(f"warning: {warning}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from argparse import ArgumentParser, Namespace
 
-from wireleap_relay.cli.command import Command, CommandError, complain
+from wireleap_relay.cli.command import Command, CommandError, warn
 from wireleap_relay.home import Home
 from wireleap_relay.tap import load
 
@@ -13,8 +13,7 @@ from wireleap_relay.tap import load
 def _start(arguments: Namespace) -> int:
     home: Home = arguments.home
     _, _, warnings = load(home)
-    for warning in warnings:
-        complain(f"warning: {warning}")
+    warn(warnings)
     if not arguments.fg:
         raise CommandError("running detached is not there yet: use `start --fg` under a supervisor such as systemd")
     return _run_twistd(["--nodaemon", f"--pidfile={home.pid}", "wireleap-relay", f"--home={home.path}"])

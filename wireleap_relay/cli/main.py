@@ -5,13 +5,13 @@ from __future__ import annotations
 import difflib
 import os
 import sys
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import SUPPRESS, ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
 from wireleap_relay import __version__
-from wireleap_relay.cli.command import FAILED, MISUSED, OK, Command, CommandError, complain
+from wireleap_relay.cli.command import FAILED, MISUSED, OK, Command, CommandError, complain, warn
 from wireleap_relay.cli.daemon import START
 from wireleap_relay.cli.setup import CHECK_CONFIG, INIT, VERSION
 from wireleap_relay.cli.trial import SANDBOX
@@ -28,6 +28,7 @@ a relay's first steps:
 The home is the folder with all that a relay has: --home, else ${HOME_VARIABLE},
 else the folder of a release file, else this folder.
 """
+_HOME_HELP = "the relay's home"
 
 
 class _Parser(ArgumentParser):
@@ -69,14 +70,19 @@ def _make_parser() -> tuple[_Parser, dict[str, ArgumentParser]]:
         description="A relay of the Wireleap network.",
         epilog=_EPILOG,
         formatter_class=RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
-    parser.add_argument("--home", metavar="DIR", help="the relay's home")
+    parser.add_argument("--home", metavar="DIR", help=_HOME_HELP)
     parser.add_argument("--version", action="version", version=__version__)
     choices = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
     made: dict[str, ArgumentParser] = {}
     for command in COMMANDS:
-        made[command.name] = sub = choices.add_parser(command.name, help=command.summary, description=command.details)
+        made[command.name] = sub = choices.add_parser(
+            command.name, help=command.summary, description=command.details, allow_abbrev=False
+        )
         sub.set_defaults(run=command.run)
+        # Before the command or after it; the parser of the command must not undo what was said before.
+        sub.add_argument("--home", metavar="DIR", default=SUPPRESS, help=_HOME_HELP)
         command.add_arguments(sub)
     return parser, made
 
@@ -95,10 +101,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.command is None:
         parser.print_help(sys.stderr)
         return MISUSED
-    arguments.home = find_home(arguments.home, os.environ, Path(sys.argv[0]))
     try:
+        arguments.home = find_home(arguments.home, os.environ, Path(sys.argv[0]))
         code: int = arguments.run(arguments)
-    except (CommandError, ConfigError, HomeError) as e:
+    except ConfigError as e:
+        warn(e.warnings)
+        complain("\n".join(f"{arguments.home.config.name}: {mistake}" for mistake in e.mistakes))
+        return FAILED
+    except (CommandError, HomeError) as e:
         complain(str(e))
         return FAILED
     except OSError as e:

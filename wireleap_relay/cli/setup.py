@@ -6,8 +6,8 @@ import datetime
 from argparse import ArgumentParser, Namespace
 
 from wireleap_relay import __version__
-from wireleap_relay.cli.command import FAILED, OK, Command, complain
-from wireleap_relay.config import ConfigError, example_config
+from wireleap_relay.cli.command import OK, Command, warn
+from wireleap_relay.config import example_config
 from wireleap_relay.home import Home, write_durably
 from wireleap_relay.tap import load
 from wireleap_relay.wire.versions import INTERFACES
@@ -15,12 +15,17 @@ from wireleap_relay.wire.versions import INTERFACES
 
 def _init(arguments: Namespace) -> int:
     home: Home = arguments.home
-    identity = home.create_identity(datetime.datetime.now(datetime.UTC))
-    made = [home.key_seed, home.key_pub, home.certificate, home.tls_key]
+    now = datetime.datetime.now(datetime.UTC)
+    if home.key_seed.exists():
+        made = home.complete_identity(now)
+        print(f"{home.key_seed.name} was there already: its key is kept, and what else belongs to it was made of it.")
+    else:
+        home.create_identity(now)
+        made = [home.key_seed, home.key_pub, home.certificate, home.tls_key]
     if not home.config.exists() and not home.config_example.exists():
         write_durably(home.config_example, example_config().encode())
         made.append(home.config_example)
-    print(f"This relay's public key is {identity.key.public_key}")
+    print(f"This relay's public key is {home.load_key().public_key}")
     print(f"Made in {home.path}: {', '.join(file.name for file in made)}")
     if not home.config.exists():
         print(f"Next: copy {home.config_example.name} to config.json, edit it, and run `wireleap-relay check-config`.")
@@ -29,13 +34,8 @@ def _init(arguments: Namespace) -> int:
 
 
 def _check_config(arguments: Namespace) -> int:
-    try:
-        _, _, warnings = load(arguments.home)
-    except ConfigError as e:
-        complain("\n".join(f"{arguments.home.config.name}: {mistake}" for mistake in e.mistakes))
-        return FAILED
-    for warning in warnings:
-        complain(f"warning: {warning}")
+    _, _, warnings = load(arguments.home)
+    warn(warnings)
     print("OK")
     return OK
 
@@ -56,7 +56,8 @@ INIT = Command(
     "init",
     "make a relay's key, certificate and example config",
     "Makes the relay's identity in its home: key.seed and key.pub, relay-cert.pem and relay-key.pem, and a"
-    " config.example.json where there is no config. What is there already is never overwritten.",
+    " config.example.json where there is no config. What is there already is never overwritten: beside a key.seed"
+    " that was restored from a copy, only what is missing is made.",
     _init,
 )
 CHECK_CONFIG = Command(

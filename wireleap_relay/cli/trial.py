@@ -11,14 +11,19 @@ def _sandbox(arguments: Namespace) -> int:
     # The sandbox is for trying things out: nothing of it is loaded before it is asked for.
     from wireleap_relay.sandbox.main import run
 
-    return run(once=arguments.once, url=arguments.url, network_only=arguments.network_only)
+    return run(once=arguments.once is not None, url=arguments.once or None, network_only=arguments.network_only)
 
 
 def _sandbox_arguments(parser: ArgumentParser) -> None:
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--once", action="store_true", help="fetch one page, tell how it went, and exit")
+    what.add_argument(
+        "--once",
+        nargs="?",
+        const="",
+        metavar="URL",
+        help="fetch a page [default: one of its own], tell how it went, and exit",
+    )
     what.add_argument("--network-only", action="store_true", help="run the contract and the directory alone")
-    parser.add_argument("url", nargs="?", metavar="URL", help="the page to fetch with --once [default: one of its own]")
 
 
 SANDBOX = Command(

@@ -1,0 +1,124 @@
+"""The single values of config.json."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from wireleap_relay.configvalues import (
+    DAY,
+    HOUR,
+    ListenAddress,
+    RestAddress,
+    contract_key,
+    folder,
+    limit,
+    listen_address,
+    published,
+    rest_address,
+    seconds,
+    umask,
+    whole,
+)
+from wireleap_relay.wire.errors import WireError
+from wireleap_relay.wire.units import format_duration, format_size
+
+ports = st.integers(1, 65535)
+hosts = st.sampled_from(["", "relay.example", "127.0.0.1", "[::]", "[2001:db8::1]"])
+json_values = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.text(), max_size=2)
+READERS: list[Callable[[Any], Any]] = [
+    contract_key,
+    folder,
+    limit,
+    listen_address,
+    published,
+    rest_address,
+    umask,
+    seconds(1, HOUR, or_zero=True),
+    whole(1, 9),
+]
+
+
+class ValueTests(SynchronousTestCase):
+    def refused(self, read: Callable[[Any], Any], *values: Any) -> None:
+        for value in values:
+            with self.assertRaises(WireError) as caught:
+                read(value)
+            self.assertTrue(str(caught.exception).startswith("expected "), f"{value!r}: {caught.exception}")
+
+    @given(st.sampled_from(READERS), json_values)
+    def test_nothing_else_is_raised(self, read: Callable[[Any], Any], value: Any) -> None:
+        try:
+            read(value)
+        except WireError as e:
+            self.assertTrue(str(e).startswith("expected "), e)
+
+    @given(st.integers(10**9, 3600 * 10**9))
+    def test_durations_are_read_back(self, nanoseconds: int) -> None:
+        wanted = nanoseconds / 10**9
+        self.assertAlmostEqual(seconds(1, HOUR)(format_duration(wanted)), wanted, places=8)
+
+    def test_durations_have_bounds(self) -> None:
+        read = seconds(1, DAY)
+        self.assertEqual((read("1s"), read("24h"), read("1d")), (1.0, DAY, DAY))
+        self.refused(read, "999ms", "24h1s", "0s", "", "-5s", 5, 5.0, True, None)
+        self.assertEqual(seconds(1, DAY, or_zero=True)("0s"), 0.0)
+        self.refused(seconds(1, DAY, or_zero=True), "1ms")
+        with self.assertRaises(WireError) as caught:
+            read("2d")
+        self.assertEqual(str(caught.exception), "expected a duration from 1s to 1d")
+
+    @given(st.integers(1, 2**64 - 1))
+    def test_sizes_are_read_back(self, size: int) -> None:
+        self.assertEqual(limit(format_size(size)), size)
+
+    def test_sizes(self) -> None:
+        self.refused(limit, "0", "0TB", "16EB", "1 parsec", 10, None)
+
+    def test_whole_numbers(self) -> None:
+        read = whole(1, 2**30)
+        self.assertEqual((read(1), read(2**30)), (1, 2**30))
+        self.refused(read, 0, -1, 2**30 + 1, True, 4096.0, "4096", None)
+
+    @given(hosts, ports)
+    def test_listening_addresses_are_read_back(self, host: str, port: int) -> None:
+        address = listen_address(f"{host}:{port}")
+        self.assertEqual((address.host, address.port), (host.strip("[]"), port))
+        self.assertEqual(str(address), f"{host}:{port}")
+
+    def test_listening_addresses(self) -> None:
+        self.refused(listen_address, "", "13490", "x:", "x:0", "x:65536", "::1:80", "[::1:80", "[::1]", 80, None)
+        self.refused(listen_address, "999.1.1.1:80", "a b:80", "x:१", "[127.0.0.1]:80", "[]:80", "http://x:80")
+
+    @given(hosts, ports)
+    def test_rest_addresses_are_read_back(self, host: str, port: int) -> None:
+        for end in ("", "/"):
+            address = rest_address(f"http://{host}:{port}{end}")
+            self.assertEqual(address, RestAddress(tcp=ListenAddress(host.strip("[]"), port)))
+
+    def test_rest_addresses(self) -> None:
+        self.assertEqual(rest_address("file:///run/relay%20one.sock").path, "/run/relay one.sock")
+        self.assertEqual(rest_address("file:///" + 106 * "x").path, "/" + 106 * "x")
+        self.refused(rest_address, "http://127.0.0.1", "https://x:1", "http://x:1/api", "http://x:1?", "unix:/x", 1)
+        self.refused(rest_address, "file://run/x", "file:/run/x", "file:///", "file:///run/", "file:///run/x?y#z")
+        self.refused(rest_address, "file:///run/%00", "file:///run/\0", "file:///" + 107 * "x", "file:///" + 54 * "é")
+
+    def test_published_addresses(self) -> None:
+        self.assertEqual(str(published("wireleap://relay.example")), "wireleap://relay.example:443")
+        self.assertEqual(str(published("wireleap://[::1]:8/wireleap")), "wireleap://[::1]:8/wireleap")
+        self.refused(published, "target://x:1", "https://x", "relay.example:1", "wireleap://", "wireleap://x:0", 7)
+
+    def test_modes(self) -> None:
+        self.assertEqual((umask("600"), umask("077")), (0o600, 0o077))
+        self.refused(umask, "0600", "60", "888", "６００", "600\n", 600, None)
+
+    def test_keys_and_folders(self) -> None:
+        self.assertEqual(contract_key("user:pass:word"), "user:pass:word")
+        self.refused(contract_key, "user", ":pass", "user:", "us er:pass", "", 1)
+        self.assertEqual(folder("archive/tokens"), "archive/tokens")
+        self.assertEqual(folder(""), "")
+        self.refused(folder, "a\0b", 1)

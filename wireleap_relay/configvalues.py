@@ -1,0 +1,155 @@
+"""The single values of ``config.json``: how each is written, and within which bounds (PROTOCOL: *config.json*).
+
+Every reader takes a value as JSON has it, and raises
+:exc:`wireleap_relay.wire.errors.WireError` where it is not one of its kind.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, NewType
+from urllib.parse import unquote
+
+import attrs
+
+from wireleap_relay.wire.address import Address, is_host, join_host_port
+from wireleap_relay.wire.errors import WireError
+from wireleap_relay.wire.units import format_duration_for_people, parse_duration, parse_size
+
+HOUR, DAY, YEAR = 3600.0, 86400.0, 365 * 86400.0
+
+#: A relay's address, never a target's.
+PublishedAddress = NewType("PublishedAddress", Address)
+
+_HOST_PORT = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:]*)):(\d{1,5})", re.ASCII)
+_FILE = re.compile(r"file://(/[^?#]*[^?#/])")
+_CONTRACT_KEY = re.compile(r"[^:\s]+:\S+")
+_LONGEST_SOCKET_PATH = 107  # bytes: Linux's sockaddr_un, less the NUL at its end
+
+
+@attrs.frozen
+class ListenAddress:
+    """Where to listen.
+
+    :ivar host: a name or an IP address; empty for every interface.
+    """
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return join_host_port(self.host, self.port)
+
+
+@attrs.frozen
+class RestAddress:
+    """Where the REST API is served: a TCP address, or a unix socket."""
+
+    tcp: ListenAddress | None = None
+    path: str | None = None
+
+
+def _text(value: Any, such_as: str) -> str:
+    if type(value) is not str:
+        raise WireError(f"expected text such as {such_as}")
+    return value
+
+
+def seconds(least: float, most: float, *, or_zero: bool = False) -> Callable[[Any], float]:
+    """Make a reader of durations within bounds; with ``or_zero`` 0s will do too, where it turns something off."""
+    bounds = f"from {format_duration_for_people(least)} to {format_duration_for_people(most)}"
+
+    def read(value: Any) -> float:
+        found = parse_duration(_text(value, '"5m0s"'))
+        if not (least <= found <= most or (or_zero and not found)):
+            raise WireError(f"expected a duration {bounds}" + (", or 0s" if or_zero else ""))
+        return found
+
+    return read
+
+
+def whole(least: int, most: int) -> Callable[[Any], int]:
+    """Make a reader of whole numbers within bounds."""
+
+    def read(value: Any) -> int:
+        if type(value) is not int or not least <= value <= most:
+            raise WireError(f"expected a whole number from {least} to {most}")
+        return value
+
+    return read
+
+
+def limit(value: Any) -> int:
+    """Read a size, in bytes, that something must not outgrow."""
+    size = parse_size(_text(value, '"10TB"'))
+    if not size:
+        raise WireError("expected more than 0B; leave it out for no limit")
+    return size
+
+
+def folder(value: Any) -> str:
+    """Read a folder's name; empty for none, as in configs of the Go relay."""
+    text = _text(value, '"archive"')
+    if "\0" in text:
+        raise WireError("expected the name of a folder")
+    return text
+
+
+def contract_key(value: Any) -> str:
+    """Read an enrollment key."""
+    text = _text(value, '"user:password"')
+    if not _CONTRACT_KEY.fullmatch(text):
+        raise WireError("expected user:password")
+    return text
+
+
+def umask(value: Any) -> int:
+    """Read a file's mode."""
+    text = _text(value, '"600"')
+    if not re.fullmatch("[0-7]{3}", text):
+        raise WireError('expected three octal digits such as "600"')
+    return int(text, 8)
+
+
+def listen_address(value: Any) -> ListenAddress:
+    """Read ``host:port``."""
+    text = _text(value, '"0.0.0.0:13490"')
+    match = _HOST_PORT.fullmatch(text)
+    host = "" if match is None else match[1] or match[2]
+    # In brackets is IPv6, and IPv6 alone.
+    if (
+        match is None
+        or not 0 < int(match[3]) < 65536
+        or (host and not is_host(host))
+        or (match[1] is not None) != (":" in host)
+    ):
+        raise WireError('expected an address such as "0.0.0.0:13490", ":13490" or "[::]:13490"')
+    return ListenAddress(host, int(match[3]))
+
+
+def rest_address(value: Any) -> RestAddress:
+    """Read ``http://host:port`` or ``file:///path``."""
+    text = _text(value, '"http://127.0.0.1:13491"')
+    if text.startswith("http://"):
+        try:
+            return RestAddress(tcp=listen_address(text.removeprefix("http://").removesuffix("/")))
+        except WireError:
+            raise WireError('expected an address such as "http://127.0.0.1:13491"') from None
+    match = _FILE.fullmatch(text)
+    path = unquote(match[1]) if match else ""
+    if not path or "\0" in path or len(path.encode()) > _LONGEST_SOCKET_PATH:
+        raise WireError(
+            'expected an address such as "http://127.0.0.1:13491" or "file:///run/wireleap-relay.sock",'
+            f" with a path of at most {_LONGEST_SOCKET_PATH} bytes"
+        )
+    return RestAddress(path=path)
+
+
+def published(value: Any) -> PublishedAddress:
+    """Read ``wireleap://host:port/path``; without a port it has 443."""
+    such_as = '"wireleap://relay.example.com:13490"'
+    text = _text(value, such_as)
+    if not text.startswith("wireleap://"):
+        raise WireError(f"expected an address such as {such_as}")
+    return PublishedAddress(Address.from_text(text))
