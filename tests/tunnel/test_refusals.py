@@ -19,6 +19,7 @@ from twisted.internet.threads import deferToThread
 from tests.tunnel.world import Target, World, WorldTestCase, reactor
 from wireleap_relay.sandbox.tunnel import TunnelError
 from wireleap_relay.tunnel.connection import Patience
+from wireleap_relay.tunnel.session import Session
 from wireleap_relay.wire.address import Address
 from wireleap_relay.wire.encoding import write_json
 from wireleap_relay.wire.keys import SigningKey
@@ -242,6 +243,8 @@ class RefusalTests(WorldTestCase):
             self.assertEqual(answer["headers"], {":status": "405", "content-type": "application/json"})
             body = b"" if method == "HEAD" else b'{"code":405,"description":"HTTP method not allowed"}\n'
             self.assertEqual(answer["body"], body)
+        [answer] = await self.ask(world, None, method="HEAD", end=False)
+        self.assertEqual(answer["body"], b"")
 
 
 class DialTests(WorldTestCase):
@@ -455,6 +458,12 @@ class PatienceTests(WorldTestCase):
 
     async def test_idle(self) -> None:
         await self.hangs_up(self.world(patience=Patience(idle=1)), self.preface)
+
+    async def test_a_stream_that_was_answered_is_idle(self) -> None:
+        session = Session(wake=lambda: None)
+        headers = [(b":method", b"POST"), (b":scheme", b"https"), (b":authority", b"x"), (b":path", b"/")]
+        session.open(headers)
+        await self.hangs_up(self.world(patience=Patience(idle=1)), session.take())
 
     async def test_an_open_tunnel_is_not_idle(self) -> None:
         world = self.world(patience=Patience(handshake=1, headers=1, idle=1, closing=1))

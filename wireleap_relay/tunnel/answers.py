@@ -46,8 +46,11 @@ def pong(stream: Stream, relay: PublicKey) -> None:
 
 
 def not_allowed(stream: Stream, method: bytes) -> None:
-    """Answer a request with a method other than PUT."""
+    """Answer a request with a method other than PUT.
+
+    What the client still sends is looked at as closely as any request is; it
+    is held to its window, for nobody gives credit.
+    """
     stream.respond(_NOT_ALLOWED, end=method == b"HEAD")
     stream.send(_NOT_ALLOWED_BODY)
     stream.finish()
-    stream.stop_peer()

@@ -24,7 +24,7 @@ class Patience:
 
     :ivar handshake: for TLS and the first SETTINGS.
     :ivar headers: for the rest of a frame, or of a block of headers, that has begun.
-    :ivar idle: for a tunnel, on a connection that has none.
+    :ivar idle: for anything, on a connection without a tunnel that is open from our side.
     :ivar closing: for the client to take the last bytes.
     """
 
@@ -143,7 +143,8 @@ class ClientConnection(Protocol):
             state, limit = ("handshake",), patience.handshake
         elif session.half_finished:
             state, limit = ("headers", session.frames_received), patience.headers
-        elif not session.streams:
+        elif all(stream.ended for stream in session.streams.values()):
+            # Of a stream that we have ended, only its client could make more.
             state, limit = ("idle", session.frames_received), patience.idle
         else:
             self._seen = ()
@@ -159,5 +160,7 @@ class ClientConnection(Protocol):
             self.abort()
         elif session.half_finished:
             session.fail(ErrorCodes.ENHANCE_YOUR_CALM)
+        elif session.streams:
+            session.fail(ErrorCodes.NO_ERROR)
         else:
             self.leave()

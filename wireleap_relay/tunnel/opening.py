@@ -40,6 +40,7 @@ class Doorway:
         stream.handler = opening = _Opening(stream, self)
         method = header_value(headers, b":method") or b""
         if method != b"PUT":
+            opening.ignore()
             return answers.not_allowed(stream, method)
         try:
             payload = header_value(headers, answers.PAYLOAD)
@@ -69,7 +70,12 @@ class _Opening:
         self._doorway = doorway
         self._early: list[tuple[bytes, bool]] = []
         self._client_ended = False
+        self._ignored = False
         self._under_way: Deferred[None] | None = None
+
+    def ignore(self) -> None:
+        """Keep nothing of what the client sends: there will be no tunnel."""
+        self._ignored = True
 
     def start(self, connect: Connect) -> None:
         """Open the tunnel; every outcome but success is told to the client."""
@@ -125,7 +131,8 @@ class _Opening:
 
     def data_received(self, data: bytes, frame_done: bool) -> None:
         """Keep it for the target; credit is given when the target takes it."""
-        self._early.append((data, frame_done))
+        if not self._ignored:
+            self._early.append((data, frame_done))
 
     def ended(self, trailers: Headers) -> None:
         """The client has said all it has to say."""

@@ -106,7 +106,7 @@ class Stream:
 
     def send(self, data: bytes) -> None:
         """Send payload, now or when windows and the connection allow; not after :meth:`finish`."""
-        if self.closed or not data:
+        if self.closed or self.ended or not data:
             return
         if not self.queue and self._sender.send_at_once(self, data):
             return
