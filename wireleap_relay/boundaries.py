@@ -6,7 +6,7 @@ through what stands here.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal, Protocol
 
 import attrs
@@ -168,6 +168,48 @@ class UsageSink(Protocol):
         """Give the one meter of a contract."""
 
 
+@attrs.frozen
+class UsageReading:
+    """What was carried in the present window. Times are Unix milliseconds.
+
+    :ivar start: of the window.
+    :ivar end: the first millisecond after it.
+    :ivar carried: bytes by contract, whether it is still configured or not.
+    :ivar pace: bytes per second by contract, over the last hour or what there is of it.
+    """
+
+    now: int
+    start: int
+    end: int
+    carried: Mapping[PublicKey, int]
+    pace: Mapping[PublicKey, float]
+
+    @property
+    def total(self) -> int:
+        """Bytes of all contracts."""
+        return sum(self.carried.values())
+
+
+class Tunnels(Protocol):
+    """The open tunnels."""
+
+    def close(self, contract: PublicKey, status: Status) -> int:
+        """End every tunnel of a contract, and tell clients why.
+
+        :returns: how many there were.
+        """
+
+    def when_drained(self, contract: PublicKey) -> Deferred[None]:
+        """Wait until a contract has no open tunnel; it may be cancelled."""
+
+
+class UpgradeWatcher(Protocol):
+    """Whom a directory's wish for another version of this software concerns."""
+
+    def noticed(self, version: str) -> None:
+        """A directory asks for a version that is newer than this one."""
+
+
 class UpstreamFailed(Exception):
     """A contract or a directory did not do what it was asked; the text says why."""
 
@@ -185,6 +227,10 @@ class BadAnswer(UpstreamFailed):
     def __init__(self, why: str, code: int | None = None) -> None:
         super().__init__(why)
         self.code = code
+
+
+class Incompatible(BadAnswer):
+    """The other side speaks another version of the interface."""
 
 
 class ApiError(UpstreamFailed):

@@ -14,9 +14,11 @@ from wireleap_relay.configvalues import (
     DAY,
     HOUR,
     YEAR,
+    CalendarStart,
     ListenAddress,
     PublishedAddress,
     RestAddress,
+    calendar_start,
     contract_key,
     folder,
     limit,
@@ -52,16 +54,25 @@ class ConfigError(Exception):
 class NetworkUsage:
     """How traffic is measured and bounded.
 
-    :ivar timeframe: seconds of one window; None or 0 turns measuring off.
+    :ivar timeframe: seconds of one window.
+    :ivar start: when windows begin that follow the calendar, whatever ``timeframe`` says.
     :ivar global_limit: bytes per window over all contracts.
+    :ivar global_soft: whether new tunnels are refused ahead of the global limit.
     :ivar write_interval: seconds between writes of ``stats.json``.
     :ivar archive_dir: where the record of a window goes that has closed.
     """
 
     timeframe: Annotated[float, seconds(1, 10 * YEAR, or_zero=True)] | None = None
+    start: Annotated[CalendarStart, calendar_start] | None = None
     global_limit: Annotated[int, limit] | None = None
+    global_soft: bool = False
     write_interval: Annotated[float, seconds(1, YEAR)] = 60.0
     archive_dir: Annotated[str, folder] | None = None
+
+    @property
+    def measured(self) -> bool:
+        """Whether traffic is measured at all."""
+        return bool(self.timeframe or self.start)
 
 
 @attrs.frozen
@@ -141,7 +152,7 @@ def parse_config(text: str | bytes) -> tuple[Config, list[str]]:
     if contradictions:
         raise ConfigError(contradictions, warnings)
     config, old_names = _rename_channels(config)
-    return config, warnings + old_names
+    return config, warnings + old_names + list(_limits_without_effect(config))
 
 
 def example_config() -> str:
@@ -243,6 +254,22 @@ def _rename_channels(config: Config) -> tuple[Config, list[str]]:
         channel = _channel(attrs.asdict(contract, recurse=False)) or only
         contracts[url] = attrs.evolve(contract, upgrade_channel=channel, update_channel=None)
     return attrs.evolve(config, contracts=contracts), warnings
+
+
+def _limits_without_effect(config: Config) -> Iterator[str]:
+    usage = config.network_usage
+    if usage.timeframe and usage.start:
+        yield "network_usage.timeframe: has no effect beside network_usage.start"
+    if usage.global_soft and usage.global_limit is None:
+        yield "network_usage.global_soft: has no effect without network_usage.global_limit"
+    if usage.measured:
+        return
+    without = "DOES NOT HOLD: nothing is measured without network_usage.timeframe or network_usage.start"
+    if usage.global_limit is not None:
+        yield f"network_usage.global_limit: {without}"
+    for url, contract in config.contracts.items():
+        if contract.network_usage_limit is not None:
+            yield f"{below(below('contracts', url), 'network_usage_limit')}: {without}"
 
 
 def _unknown_keys(data: dict[str, Any]) -> Iterator[str]:

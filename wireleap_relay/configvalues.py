@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any, NewType
+from datetime import UTC, tzinfo
+from typing import Any, Literal, NewType
 from urllib.parse import unquote
+from zoneinfo import ZoneInfo
 
 import attrs
 
@@ -25,6 +27,12 @@ PublishedAddress = NewType("PublishedAddress", Address)
 _HOST_PORT = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:]*)):(\d{1,5})", re.ASCII)
 _FILE = re.compile(r"file://(/[^?#]*[^?#/])")
 _CONTRACT_KEY = re.compile(r"[^:\s]+:\S+")
+_CALENDAR = re.compile(
+    r"(?:(?P<day>daily)|(?P<week>weekly) (?P<weekday>[a-z]{3,9})|(?P<month>monthly) (?P<date>\d{1,2}))"
+    r"(?: (?P<hour>\d{1,2}):(?P<minute>\d{2}))?(?: (?P<zone>[A-Za-z][\w+/-]*))?",
+    re.ASCII,
+)
+_WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 _LONGEST_SOCKET_PATH = 107  # bytes: Linux's sockaddr_un, less the NUL at its end
 
 
@@ -50,6 +58,21 @@ class RestAddress:
     path: str | None = None
 
 
+@attrs.frozen
+class CalendarStart:
+    """When windows begin that follow the calendar.
+
+    :ivar day: of the week, from 0 for Monday, or of the month, from 1; a
+        shorter month has its last one instead.
+    """
+
+    every: Literal["day", "week", "month"]
+    day: int = 0
+    hour: int = 0
+    minute: int = 0
+    zone: tzinfo = UTC
+
+
 def _text(value: Any, such_as: str) -> str:
     if type(value) is not str:
         raise WireError(f"expected text such as {such_as}")
@@ -67,6 +90,39 @@ def seconds(least: float, most: float, *, or_zero: bool = False) -> Callable[[An
         return found
 
     return read
+
+
+def calendar_start(value: Any) -> CalendarStart:
+    """Read ``daily``, ``weekly mon`` or ``monthly 15``, followed by a time and a time zone where one likes."""
+    such_as = '"monthly 15 00:00", "weekly mon" or "daily 06:00 Europe/Berlin"'
+    text = _text(value, such_as)
+    match = _CALENDAR.fullmatch(text)
+    if match is None:
+        raise WireError(f"expected text such as {such_as}")
+    hour, minute = int(match["hour"] or 0), int(match["minute"] or 0)
+    if hour > 23 or minute > 59:
+        raise WireError("expected a time from 00:00 to 23:59")
+    zone = _time_zone(match["zone"])
+    if match["day"]:
+        return CalendarStart("day", 0, hour, minute, zone)
+    if match["month"]:
+        day = int(match["date"])
+        if not 1 <= day <= 31:
+            raise WireError("expected a day of the month from 1 to 31")
+        return CalendarStart("month", day, hour, minute, zone)
+    for number, name in enumerate(_WEEKDAYS):
+        if match["weekday"] in (name, name[:3]):
+            return CalendarStart("week", number, hour, minute, zone)
+    raise WireError("expected a day of the week such as mon or sunday")
+
+
+def _time_zone(name: str | None) -> tzinfo:
+    if name is None or name == "UTC":
+        return UTC
+    try:
+        return ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        raise WireError(f"{name} is no time zone that this machine knows") from None
 
 
 def whole(least: int, most: int) -> Callable[[Any], int]:

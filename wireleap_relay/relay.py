@@ -5,19 +5,25 @@ from __future__ import annotations
 import random
 import sqlite3
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import attrs
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 
 from wireleap_relay import __version__
-from wireleap_relay.config import Config
+from wireleap_relay.admin.snapshot import api_status
+from wireleap_relay.config import Config, ConfigError, NetworkUsage, parse_config
+from wireleap_relay.contracts.limits import GlobalLimit
+from wireleap_relay.contracts.office import Office
 from wireleap_relay.contracts.service import ContractSettings, ContractsService
 from wireleap_relay.contracts.submission import ContractSubmitter
-from wireleap_relay.home import Home, Identity, write_durably
+from wireleap_relay.home import Home, HomeError, Identity, write_durably
+from wireleap_relay.reload import applicable
 from wireleap_relay.tokens.admission import SharetokenAdmission
 from wireleap_relay.tokens.service import SubmissionService, TokenStoreService
 from wireleap_relay.tunnel.dial import Dialler
@@ -28,17 +34,43 @@ from wireleap_relay.tunnel.registry import Registry
 from wireleap_relay.tunnel.tls import ServerTLS
 from wireleap_relay.upstream.service import UpstreamService
 from wireleap_relay.usage.meters import Meters
-from wireleap_relay.usage.service import UsageService
+from wireleap_relay.usage.service import UsageService, UsageSettings
+from wireleap_relay.usage.window import CalendarFrame, TimeFrame
 from wireleap_relay.wire.sharetoken import Sharetoken
 
 _BOOKS = ("tokens", "usage")
 _DATABASE = "sharetokens.db"
 
 
+@attrs.frozen
+class Parts:
+    """What a relay can change under way.
+
+    :ivar usage: None where nothing is measured.
+    """
+
+    contracts: ContractsService
+    submission: SubmissionService
+    listener: ListenerService
+    doorway: Doorway
+    usage: UsageService | None
+
+
 class Relay(MultiService):
-    """All of a relay's services."""
+    """All of a relay's services.
+
+    :ivar config: what it goes by at present.
+    """
 
     _log = Logger()
+
+    def __init__(self, home: Home, config: Config, parts: Parts) -> None:
+        """Begin with a config out of a home."""
+        super().__init__()
+        self.setName("relay")
+        self.config = config
+        self._home = home
+        self._parts = parts
 
     def startService(self) -> None:
         """Start them all.
@@ -62,19 +94,93 @@ class Relay(MultiService):
         for parts in (others, books):
             await gatherResults([maybeDeferred(part.stopService) for part in parts], consumeErrors=True)
 
+    def hurry(self) -> None:
+        """Stop without waiting for tunnels or for directories."""
+        self._parts.listener.hurry()
+        self._parts.contracts.hurry()
+
+    def reload(self) -> bool:
+        """Read the config again and go by it: by all of it that can change under way, or, where it is wrong, by none.
+
+        :returns: whether it could be used; the log says what was wrong.
+        """
+        try:
+            wanted, warnings = read_config(self._home)
+        except (HomeError, ConfigError) as e:
+            self._log.error("The config is not used, and nothing has changed: {why}", why=str(e))
+            return False
+        for warning in warnings:
+            self._log.warn("{warning}", warning=warning)
+        config, kept = applicable(self.config, wanted)
+        for path in kept:
+            self._log.warn("{path} can't change while the relay runs: restart it for that", path=path)
+        parts = self._parts
+        parts.doorway.maxtime = config.maxtime
+        parts.doorway.dialler.timeout = config.timeout
+        parts.doorway.dialler.policy = _policy(config)
+        parts.listener.drain_timeout = config.drain_timeout
+        parts.submission.apply(config.auto_submit_interval, _archive(self._home, config))
+        if parts.usage is not None:
+            parts.usage.apply(_usage_settings(self._home, config.network_usage))
+        parts.contracts.apply(_contracts(config), _global_limit(config), config.drain_timeout)
+        self.config = config
+        self._log.info("The config has been read again")
+        return True
+
+    def report(self) -> Deferred[None]:
+        """Log the status, and write the usage of the network.
+
+        :returns: fires when it is written.
+        """
+        self._log.info("Status: {status}", status=self.api_status())
+        return self._parts.usage.write() if self._parts.usage is not None else maybeDeferred(lambda: None)
+
+    def api_status(self) -> dict[str, Any]:
+        """Give the JSON data of ``/api/status`` (PROTOCOL: *REST API*)."""
+        contracts, usage = self._parts.contracts, self._parts.usage
+        reading = usage.status().reading if usage is not None else None
+        return api_status(bool(self.running), contracts.status(), reading, contracts.usage())
+
+
+def read_config(home: Home) -> tuple[Config, list[str]]:
+    """Read a home's config.
+
+    :returns: it, and warnings.
+    :raises HomeError: where the file is missing or can't be read.
+    :raises ConfigError: where it is wrong.
+    """
+    try:
+        text = home.config.read_bytes()
+    except FileNotFoundError:
+        raise HomeError(f"{home.config} is missing: make it out of {home.config_example.name}") from None
+    except OSError as e:
+        raise HomeError(f"{home.config}: {e.strerror}") from None
+    return parse_config(text)
+
 
 def make_relay(reactor: Any, home: Home, config: Config, identity: Identity) -> Relay:
     """Make a relay: a tree of services, each found by its name.
 
     ``upstream`` talks to contracts and directories, ``tokens`` keeps what the
     relay is paid with, ``submission`` hands it in, ``listener`` serves clients,
-    ``contracts`` keeps the relay enrolled; ``usage`` measures, where the config
-    has a ``network_usage.timeframe``. They start in this order.
+    ``usage`` measures, where the config has a ``network_usage.timeframe`` or
+    ``network_usage.start``; ``contracts`` keeps the relay enrolled. They start
+    in this order.
     """
     relay = identity.key.public_key
     upstream = UpstreamService(reactor, identity.key)
-    settings: dict[str, ContractSettings] = dict(config.contracts.items())
-    contracts = ContractsService(reactor, relay, settings, upstream, __version__, random.random)
+    registry = Registry(reactor, relay)
+    office = Office(
+        clock=reactor,
+        relay=relay,
+        upstream=upstream,
+        tunnels=registry,
+        upgrades=_UpgradeNotices(),
+        chance=random.random,
+        drain_timeout=config.drain_timeout,
+        global_limit=_global_limit(config),
+    )
+    contracts = ContractsService(office, _contracts(config), __version__)
     meters = Meters()
     store = TokenStoreService(reactor, home.sharetokens / _DATABASE, time.time)
     submission = SubmissionService(
@@ -83,13 +189,13 @@ def make_relay(reactor: Any, home: Home, config: Config, identity: Identity) -> 
         ContractSubmitter(contracts.book, upstream),
         time.time,
         config.auto_submit_interval,
-        _Archive(home.inside(config.archive_dir)).keep if config.archive_dir else None,
+        _archive(home, config),
     )
     doorway = Doorway(
         relay,
         SharetokenAdmission(relay, contracts.book, store, meters, time.time),
-        Dialler(reactor, DialPolicy(config.danger_zone.allow_loopback), config.timeout),
-        Registry(reactor, relay),
+        Dialler(reactor, _policy(config), config.timeout),
+        registry,
         reactor,
         config.maxtime,
     )
@@ -101,32 +207,56 @@ def make_relay(reactor: Any, home: Home, config: Config, identity: Identity) -> 
         doorway=doorway,
         drain_timeout=config.drain_timeout,
     )
-    parent = Relay()
-    parent.setName("relay")
-    parts: dict[str, Service] = {
+    usage = None
+    if config.network_usage.measured:
+        usage = UsageService(
+            reactor,
+            time.time,
+            _usage_settings(home, config.network_usage),
+            relay=relay,
+            file=home.stats,
+            totals=meters.totals,
+            active=lambda: {status.id for status in contracts.status() if status.id is not None},
+            seen=contracts.usage_seen,
+        )
+    parent = Relay(home, config, Parts(contracts, submission, listener, doorway, usage))
+    named: dict[str, Service | None] = {
         "upstream": upstream,
         "tokens": store,
         "submission": submission,
         "listener": listener,
+        "usage": usage,
         "contracts": contracts,
     }
-    measured = config.network_usage
-    if measured.timeframe:
-        parts["usage"] = UsageService(
-            reactor,
-            time.time,
-            relay=relay,
-            file=home.stats,
-            archive=home.inside(measured.archive_dir) if measured.archive_dir else None,
-            timeframe=measured.timeframe,
-            write_interval=measured.write_interval,
-            totals=meters.totals,
-            active=lambda: {status.id for status in contracts.status() if status.id is not None},
-        )
-    for name, service in parts.items():
-        service.setName(name)
-        service.setServiceParent(parent)
+    for name, service in named.items():
+        if service is not None:
+            service.setName(name)
+            service.setServiceParent(parent)
     return parent
+
+
+# What the parts are told out of the config
+
+
+def _contracts(config: Config) -> dict[str, ContractSettings]:
+    return dict(config.contracts.items())
+
+
+def _global_limit(config: Config) -> GlobalLimit:
+    return GlobalLimit(config.network_usage.global_limit, config.network_usage.global_soft)
+
+
+def _policy(config: Config) -> DialPolicy:
+    return DialPolicy(config.danger_zone.allow_loopback)
+
+
+def _usage_settings(home: Home, usage: NetworkUsage) -> UsageSettings:
+    frame = CalendarFrame(usage.start) if usage.start else TimeFrame(round((usage.timeframe or 0) * 1000))
+    return UsageSettings(frame, home.inside(usage.archive_dir) if usage.archive_dir else None, usage.write_interval)
+
+
+def _archive(home: Home, config: Config) -> Callable[[Sharetoken], None] | None:
+    return _Archive(home.inside(config.archive_dir)).keep if config.archive_dir else None
 
 
 class _Archive:
@@ -139,3 +269,12 @@ class _Archive:
         folder = self._folder / str(token.contract.public_key)
         folder.mkdir(parents=True, exist_ok=True)
         write_durably(folder / f"{token.signature}.json", token.to_json().encode(), 0o600)
+
+
+class _UpgradeNotices:
+    """Tells the operator; see :class:`wireleap_relay.boundaries.UpgradeWatcher`."""
+
+    _log = Logger()
+
+    def noticed(self, version: str) -> None:
+        self._log.warn("Version {version} is there: install it", version=version)

@@ -7,11 +7,13 @@ import sys
 from pathlib import Path
 
 from twisted.application.service import IService
+from twisted.logger import Logger
 from twisted.python import usage
 
-from wireleap_relay.config import Config, ConfigError, parse_config
+from wireleap_relay.config import Config, ConfigError
 from wireleap_relay.home import Home, HomeError, Identity, find_home
-from wireleap_relay.relay import make_relay
+from wireleap_relay.relay import make_relay, read_config
+from wireleap_relay.signals import SignalService
 
 
 class Options(usage.Options):
@@ -35,6 +37,7 @@ class Options(usage.Options):
     home: Home
     config: Config
     identity: Identity
+    warnings: list[str]
 
     def postOptions(self) -> None:
         """Read the home: here, for twistd shows what is wrong in plain words only while it reads options.
@@ -43,7 +46,7 @@ class Options(usage.Options):
         """
         try:
             self.home = find_home(self["home"], os.environ, Path(sys.argv[0]))
-            self.config, self.identity, _ = load(self.home)
+            self.config, self.identity, self.warnings = load(self.home)
         except (HomeError, ConfigError) as e:
             raise usage.UsageError(str(e)) from None
 
@@ -55,13 +58,7 @@ def load(home: Home) -> tuple[Config, Identity, list[str]]:
     :raises HomeError: where a file is missing or broken.
     :raises ConfigError: where the config is wrong.
     """
-    try:
-        text = home.config.read_bytes()
-    except FileNotFoundError:
-        raise HomeError(f"{home.config} is missing: make it out of {home.config_example.name}") from None
-    except OSError as e:
-        raise HomeError(f"{home.config}: {e.strerror}") from None
-    config, warnings = parse_config(text)
+    config, warnings = read_config(home)
     return config, home.load_identity(), warnings
 
 
@@ -69,4 +66,9 @@ def makeService(options: Options) -> IService:
     """Make the relay's services."""
     from twisted.internet import reactor
 
-    return make_relay(reactor, options.home, options.config, options.identity)
+    log = Logger("wireleap_relay")
+    for warning in options.warnings:
+        log.warn("{warning}", warning=warning)
+    relay = make_relay(reactor, options.home, options.config, options.identity)
+    SignalService(reactor, relay).setServiceParent(relay)
+    return relay

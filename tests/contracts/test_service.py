@@ -4,91 +4,30 @@ from __future__ import annotations
 
 from typing import Any
 
-import attrs
-from twisted.internet.defer import Deferred
-from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.trial.unittest import TestCase
 
+from tests.contracts.offices import (
+    ADDRESS,
+    CONTRACT,
+    DIRECTORY,
+    SECOND,
+    Notices,
+    OpenTunnels,
+    ServiceTestCase,
+    Settings,
+)
 from tests.upstream.badworld import Scripted, reactor
-from tests.upstream.worlds import MemoryUpstream, MemoryWorld, SocketWorld
-from wireleap_relay.boundaries import Contract, Refused
+from tests.upstream.worlds import SocketWorld
+from wireleap_relay.boundaries import Contract
+from wireleap_relay.contracts.office import Office
 from wireleap_relay.contracts.service import ContractsService, ContractStatus
 from wireleap_relay.sandbox.contract import SandboxContract
 from wireleap_relay.sandbox.directory import Rules
-from wireleap_relay.wire.address import Address
 from wireleap_relay.wire.contractinfo import DirectoryPointer
 from wireleap_relay.wire.endpoint import Endpoint
-from wireleap_relay.wire.keys import PublicKey, SigningKey
-from wireleap_relay.wire.relayentry import Role
+from wireleap_relay.wire.keys import SigningKey
 from wireleap_relay.wire.status import Status
 from wireleap_relay.wire.versions import Version
-
-CONTRACT = "http://sandbox.test/contract"
-SECOND = "http://sandbox.test/second"
-DIRECTORY = "http://sandbox.test/directory"
-
-
-ADDRESS = Address("wireleap", "203.0.113.5", 443)
-
-
-@attrs.frozen
-class Settings:
-    """As an operator would write them."""
-
-    address: Address = ADDRESS
-    role: Role = "backing"
-    key: str | None = None
-    network_usage_limit: int | None = None
-
-
-class ServiceTestCase(SynchronousTestCase):
-    rules: Rules | None = None
-
-    def setUp(self) -> None:
-        self.world = MemoryWorld(rules=self.rules)
-        self.agent = self.world.agent
-        self.clock = self.world.clock
-        self.key = SigningKey.generate()
-        self.service = self.make(CONTRACT)
-
-    def make(self, *urls: str, settings: Settings | None = None) -> ContractsService:
-        """Make the relay's contracts."""
-        upstream: MemoryUpstream = self.world.upstream(self.key)
-        contracts = {url: settings or Settings() for url in urls}
-        return ContractsService(self.clock, self.key.public_key, contracts, upstream, "0.7.0", lambda: 0.5)
-
-    def second_contract(self, key: SigningKey | None = None) -> SandboxContract:
-        """Put another contract into the world, with the same directory."""
-        contract = SandboxContract(
-            key or SigningKey.generate(), Endpoint(SECOND), self.world.directory.pointer, self.world.now
-        )
-        self.world.root.putChild(b"second", contract.resource)
-        return contract
-
-    def status(self, number: int = 0) -> ContractStatus:
-        return self.service.status()[number]
-
-    def accepts(self, contract: PublicKey | None = None) -> bool:
-        """Tell whether a tunnel would be taken."""
-        try:
-            self.service.book.accepting(contract or self.world.contract.id)
-        except Refused as e:
-            self.assertEqual(e.code, 400)
-            return False
-        return True
-
-    def pass_time(self, seconds: int) -> None:
-        """Let seconds pass one by one."""
-        self.clock.pump([1.0] * seconds)
-
-    def posts(self) -> int:
-        return self.agent.requests.count(("POST", f"{DIRECTORY}/relays"))
-
-    def deletes(self) -> int:
-        return self.agent.requests.count(("DELETE", f"{DIRECTORY}/relays"))
-
-    def stop(self) -> Deferred[Any]:
-        stopping: Deferred[Any] = self.service.stopService()
-        return stopping
 
 
 class Enrolling(ServiceTestCase):
@@ -246,8 +185,7 @@ class Trouble(ServiceTestCase):
     def test_an_error_of_its_own_is_logged_and_waited_out(self) -> None:
         upstream: Any = self.world.upstream(self.key)
         upstream.directory = lambda pointer: None
-        contracts = {CONTRACT: Settings()}
-        self.service = ContractsService(self.clock, self.key.public_key, contracts, upstream, "0.7.0", lambda: 0.5)
+        self.service = self.make(CONTRACT, upstream=upstream)
         self.service.startService()
         self.assertEqual(len(self.flushLoggedErrors(AttributeError)), 1)
         self.assertEqual(self.status().state, "backing off")
@@ -268,7 +206,7 @@ class Stopping(ServiceTestCase):
         self.assertFalse(self.accepts())
         self.pass_time(4)
         self.assertNoResult(stopping)
-        self.assertEqual(self.status().state, "leaving")
+        self.assertEqual(self.status().state, "draining")
         self.pass_time(1)
         self.successResultOf(stopping)
         self.assertEqual((self.status().state, self.clock.getDelayedCalls()), ("withdrawn", []))
@@ -351,8 +289,8 @@ class OverSockets(TestCase):
     async def test_a_relay_enrolls_and_leaves(self) -> None:
         world = SocketWorld()
         key = SigningKey.generate()
-        contracts = {world.contract.endpoint: Settings()}
-        service = ContractsService(reactor, key.public_key, contracts, world.upstream(key), "0.7.0", lambda: 0.5)
+        office = Office(reactor, key.public_key, world.upstream(key), OpenTunnels(), Notices(), lambda: 0.5)
+        service = ContractsService(office, {world.contract.endpoint: Settings()}, "0.7.0")
         try:
             attempted = service.when_attempted()
             service.startService()

@@ -11,7 +11,9 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import TestCase
 
-from wireleap_relay.usage.service import UsageService
+from wireleap_relay.boundaries import UsageReading
+from wireleap_relay.usage.service import UsageService, UsageSettings
+from wireleap_relay.usage.window import TimeFrame
 from wireleap_relay.wire.keys import PublicKey
 
 reactor: Any = global_reactor
@@ -36,19 +38,22 @@ class UsageServiceTests(TestCase):
         self.clock = ThreadedClock()
         self.clock.rightNow = 1_700_000_000.0
         self.totals = {A: 0}
+        self.seen: list[UsageReading] = []
 
     def make(self, timeframe: float = 86400.0) -> UsageService:
         return UsageService(
             self.clock,
             self.clock.seconds,
+            self.settings(timeframe),
             relay=RELAY,
             file=self.file,
-            archive=self.folder / "archive" / "usage",
-            timeframe=timeframe,
-            write_interval=60.0,
             totals=lambda: self.totals,
             active=lambda: {A},
+            seen=self.seen.append,
         )
+
+    def settings(self, timeframe: float, write_interval: float = 60.0) -> UsageSettings:
+        return UsageSettings(TimeFrame(round(timeframe * 1000)), self.folder / "archive" / "usage", write_interval)
 
     async def until(self, condition: Any) -> None:
         for _ in range(500):
@@ -88,8 +93,8 @@ class UsageServiceTests(TestCase):
         again.startService()
         self.totals = {A: 5}
         await again.stopService()
-        self.assertEqual(again.status().carried, {A: 1005})
-        self.assertEqual(again.status().window.start, 1_700_000_000_000)
+        self.assertEqual(again.status().reading.carried, {A: 1005})
+        self.assertEqual(again.status().reading.start, 1_700_000_000_000)
 
     async def test_a_closed_window_is_archived(self) -> None:
         service = self.make(timeframe=3600.0)
@@ -109,7 +114,7 @@ class UsageServiceTests(TestCase):
         service = self.make()
         service.startService()
         await service.stopService()
-        self.assertEqual(service.status().carried, {A: 0})
+        self.assertEqual(service.status().reading.carried, {A: 0})
         [aside] = self.folder.glob("stats.json.damaged-*")
         self.assertEqual(aside.read_text(), '{"contract_stats": {')
         self.assertEqual(json.loads(self.file.read_text())["created_at"], 1_700_000_000_000)

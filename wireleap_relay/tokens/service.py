@@ -182,16 +182,14 @@ class SubmissionService(Service):
         self._clock = clock
         self._archive = archive
         self.interval = interval
+        self._reactor = reactor
         self._round = LoopingCall(self._submit_due)
-        self._round.clock = reactor
         self._running: Deferred[Any] | None = None
 
     def startService(self) -> None:
         """Begin with a round at once: tokens may have become due while the relay was down."""
         super().startService()
-        if self.interval:
-            self._running = self._round.start(self.interval)
-            self._running.addErrback(lambda failure: self._log.failure("Submission has stopped", failure))
+        self._begin()
 
     def stopService(self) -> Deferred[Any]:
         """Stop after the request under way."""
@@ -199,6 +197,23 @@ class SubmissionService(Service):
         if self._round.running:
             self._round.stop()
         return self._running or succeed(None)
+
+    def apply(self, interval: float, archive: Callable[[Sharetoken], None] | None) -> None:
+        """Submit in other intervals from here on, or archive elsewhere."""
+        self._archive = archive
+        if interval != self.interval:
+            self.interval = interval
+            if self._round.running:
+                self._round.stop()
+            self._begin()
+
+    def _begin(self) -> None:
+        # A new one each time: one that is stopped in a round would go on when it is started again.
+        self._round = LoopingCall(self._submit_due)
+        self._round.clock = self._reactor
+        if self.interval:
+            self._running = self._round.start(self.interval)
+            self._running.addErrback(lambda failure: self._log.failure("Submission has stopped", failure))
 
     def _submit_due(self) -> Deferred[None]:
         return Deferred.fromCoroutine(self._submit_round()).addErrback(self._round_failed)

@@ -21,6 +21,9 @@ from wireleap_relay.tunnel.opening import Doorway
 from wireleap_relay.tunnel.registry import TunnelCounts
 from wireleap_relay.tunnel.tls import ServerTLS
 
+#: Seconds that clients have to take what their tunnels end with.
+_LAST_WORDS = 1.0
+
 
 @attrs.frozen
 class ListenerStatus:
@@ -46,7 +49,10 @@ class _Factory(Factory):
 
 
 class ListenerService(Service):
-    """Accepts clients and serves their tunnels."""
+    """Accepts clients and serves their tunnels.
+
+    :ivar drain_timeout: seconds that open tunnels have to finish when the service stops.
+    """
 
     _log = Logger()
 
@@ -62,15 +68,13 @@ class ListenerService(Service):
         limits: SessionLimits | None = None,
         patience: Patience | None = None,
     ) -> None:
-        """Listen on an interface (empty for all) and a port (0 for any).
-
-        :param drain_timeout: seconds that open tunnels have to finish when the service stops.
-        """
+        """Listen on an interface (empty for all) and a port (0 for any)."""
         self._reactor = reactor
         self._interface = interface
         self._wanted_port = port
         self._doorway = doorway
-        self._drain_timeout = drain_timeout
+        self.drain_timeout = drain_timeout
+        self._deadline = 0.0
         self._limits = limits or SessionLimits()
         self._patience = patience or Patience()
         self._connections: set[ClientConnection] = set()
@@ -105,16 +109,26 @@ class ListenerService(Service):
         await maybeDeferred(port.stopListening)
         for connection in list(self._connections):
             connection.leave()
-        deadline = self._reactor.seconds() + self._drain_timeout
-        while self._connections and self._reactor.seconds() < deadline:
-            await deferLater(self._reactor, 0.05)
-        if self._connections:
-            self._log.info("{count} connections did not finish in time", count=len(self._connections))
+        self._deadline = self._reactor.seconds() + self.drain_timeout
+        await self._while_connected()
+        ended = self._doorway.registry.close_all("the relay is stopping")
+        if ended:
+            self._log.info("{count} tunnels did not finish in time", count=ended)
+            self._deadline = self._reactor.seconds() + _LAST_WORDS
+            await self._while_connected()
         for connection in list(self._connections):
             connection.abort()
         while self._connections:
             await deferLater(self._reactor, 0)
         self._watch.stop()
+
+    async def _while_connected(self) -> None:
+        while self._connections and self._reactor.seconds() < self._deadline:
+            await deferLater(self._reactor, 0.05)
+
+    def hurry(self) -> None:
+        """Stop without waiting for tunnels to finish."""
+        self._deadline = self._reactor.seconds()
 
     def status(self) -> ListenerStatus:
         """Tell what the listener is doing."""

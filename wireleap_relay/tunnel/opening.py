@@ -20,7 +20,7 @@ from wireleap_relay.wire.payload import Connect, Ping, parse_payload
 from wireleap_relay.wire.status import Status
 
 
-@attrs.frozen
+@attrs.define
 class Doorway:
     """Answers the requests of clients: the listener's only way to the rest of the relay.
 

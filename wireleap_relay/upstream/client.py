@@ -13,7 +13,7 @@ from twisted.logger import Logger
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent
 
-from wireleap_relay.boundaries import ApiError, BadAnswer, Unreachable, UpstreamFailed
+from wireleap_relay.boundaries import ApiError, BadAnswer, Incompatible, Unreachable, UpstreamFailed
 from wireleap_relay.upstream.agent import Reply, exchange
 from wireleap_relay.upstream.retry import RetryPolicy
 from wireleap_relay.wire.encoding import write_json
@@ -166,7 +166,7 @@ def _check_versions(reply: Reply) -> None:
         except WireError:
             compatible = False
         if not compatible:
-            raise BadAnswer(f"{name} is {text!r:.40}, and this relay speaks {ours}", reply.code)
+            raise Incompatible(f"{name} is {text!r:.40}, and this relay speaks {ours}", reply.code)
 
 
 def _refusal(reply: Reply) -> UpstreamFailed:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import attrs
 
 from wireleap_relay.usage.stats import Stats
-from wireleap_relay.usage.window import Window
+from wireleap_relay.usage.window import Frame, Window
 from wireleap_relay.wire.keys import PublicKey
 
 
@@ -27,13 +27,14 @@ class Recorder:
     what it saw last, so a window's end costs no byte and counts none twice.
     """
 
-    def __init__(self, timeframe: int, now: int, stored: Stats | None) -> None:
+    def __init__(self, frame: Frame, now: int, stored: Stats | None) -> None:
         """Continue what was stored, or begin now.
 
-        :param timeframe: of a window, in milliseconds; where it has changed,
-            the stored window is reckoned anew from its start.
+        :param frame: where it is another one than the stored window's, that
+            window is reckoned anew from its start.
         """
-        self._window = Window(stored.created_at if stored else now, timeframe)
+        self._frame = frame
+        self._window = Window.from_start(stored.created_at if stored else frame.first(now), frame)
         self._carried: Counter[PublicKey] = Counter(stored.carried if stored else {})
         self._seen: dict[PublicKey, int] = {}
         self._updated_at = stored.updated_at if stored else now
@@ -43,13 +44,10 @@ class Recorder:
         """The present window."""
         return self._window
 
-    def carried(self, contract: PublicKey) -> int:
-        """Give a contract's bytes in this window."""
-        return self._carried[contract]
-
-    def total(self) -> int:
-        """Give all contracts' bytes in this window."""
-        return self._carried.total()
+    def reckon(self, frame: Frame) -> None:
+        """Reckon the present window anew from its start."""
+        self._frame = frame
+        self._window = Window.from_start(self._window.start, frame)
 
     def look(self, now: int, totals: Mapping[PublicKey, int]) -> ClosedWindow | None:
         """Take the meters' word.
@@ -58,15 +56,17 @@ class Recorder:
         :returns: the window that has ended, if one has.
         """
         for contract, total in totals.items():
-            self._carried[contract] += total - self._seen.get(contract, 0)
-            self._seen[contract] = total
+            grown = total - self._seen.get(contract, 0)
+            if grown:
+                self._carried[contract] += grown
+                self._seen[contract] = total
         self._updated_at = now
-        window = self._window.at(now)
+        window = self._window.at(now, self._frame)
         if window == self._window:
             return None
         closed = ClosedWindow(self.stats(), self._window.end)
         self._window = window
-        self._carried = Counter(dict.fromkeys(totals, 0))
+        self._carried = Counter()
         return closed
 
     def stats(self) -> Stats:

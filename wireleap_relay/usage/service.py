@@ -8,38 +8,50 @@ from typing import Any
 
 import attrs
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from wireleap_relay.boundaries import WallClock
+from wireleap_relay.boundaries import UsageReading, WallClock
 from wireleap_relay.home import write_json_durably
+from wireleap_relay.usage.pace import Pace
 from wireleap_relay.usage.recorder import ClosedWindow, Recorder
 from wireleap_relay.usage.stats import Stats
-from wireleap_relay.usage.window import Window
+from wireleap_relay.usage.window import Frame
 from wireleap_relay.wire.errors import WireError
 from wireleap_relay.wire.keys import PublicKey
 
-_LOOK_EVERY = 1.0
+_LOOK_EVERY = 0.25
+
+
+@attrs.frozen
+class UsageSettings:
+    """How to measure.
+
+    :ivar archive: the folder for the records of closed windows; None for nowhere.
+    :ivar write_interval: in seconds.
+    """
+
+    frame: Frame
+    archive: Path | None = None
+    write_interval: float = 60.0
 
 
 @attrs.frozen
 class UsageStatus:
     """What was carried in the present window.
 
-    :ivar carried: bytes by contract.
     :ivar trouble: why it can't be written right now; empty when it can.
     """
 
-    window: Window
-    carried: Mapping[PublicKey, int]
+    reading: UsageReading
     trouble: str
 
 
 class UsageService(Service):
-    """Looks at the meters every second, and writes what they show every ``write_interval``."""
+    """Looks at the meters four times a second, and writes what they show every ``write_interval``."""
 
     _log = Logger()
 
@@ -47,45 +59,44 @@ class UsageService(Service):
         self,
         reactor: Any,
         clock: WallClock,
+        settings: UsageSettings,
         *,
         relay: PublicKey,
         file: Path,
-        archive: Path | None,
-        timeframe: float,
-        write_interval: float,
         totals: Callable[[], Mapping[PublicKey, int]],
         active: Callable[[], Collection[PublicKey]],
+        seen: Callable[[UsageReading], None],
     ) -> None:
         """Keep the account in a file.
 
-        :param archive: the folder for the records of closed windows; None for nowhere.
-        :param timeframe: of a window, in seconds.
-        :param write_interval: in seconds.
         :param totals: gives each contract's bytes since the relay started.
         :param active: gives the contracts that are configured.
+        :param seen: is told of every look.
         """
         self._reactor = reactor
         self._clock = clock
+        self._settings = settings
         self._relay = relay
         self._file = file
-        self._archive = archive
-        self._timeframe = round(timeframe * 1000)
         self._totals = totals
         self._active = active
-        self._recorder = Recorder(self._timeframe, self._now(), None)
+        self._seen = seen
+        self._recorder = Recorder(settings.frame, self._now(), None)
+        self._pace = Pace()
+        self._reading = self._look()
         self._trouble = ""
-        self._looking = LoopingCall(self._look)
+        self._one_by_one = DeferredLock()
+        self._looking = LoopingCall(self._look_and_tell)
+        self._looking.clock = reactor
         self._writing = LoopingCall(self.write)
-        self._looking.clock = self._writing.clock = reactor
-        self._write_interval = write_interval
 
     def startService(self) -> None:
         """Continue the account on disk; one that can't be read is set aside."""
         super().startService()
-        self._recorder = Recorder(self._timeframe, self._now(), self._read())
-        self._look()
+        self._recorder = Recorder(self._settings.frame, self._now(), self._read())
+        self._look_and_tell()
         self._looking.start(_LOOK_EVERY, now=False)
-        self._writing.start(self._write_interval, now=False)
+        self._write_regularly()
 
     def stopService(self) -> Deferred[None]:
         """Write the last state."""
@@ -94,37 +105,63 @@ class UsageService(Service):
         self._writing.stop()
         return self.write()
 
+    def apply(self, settings: UsageSettings) -> None:
+        """Measure otherwise from here on; the present window is reckoned anew from its start."""
+        self._settings = settings
+        self._recorder.reckon(settings.frame)
+        self._look_and_tell()
+        self._writing.stop()
+        self._write_regularly()
+
     def status(self) -> UsageStatus:
         """Tell what was carried."""
-        stats = self._recorder.stats()
-        return UsageStatus(self._recorder.window, stats.carried, self._trouble)
+        return UsageStatus(self._reading, self._trouble)
 
     def write(self) -> Deferred[None]:
         """Write the present state; a disk that won't take it is told of, and tried again."""
-        self._look()
-        return self._in_thread(self._file, self._recorder.stats().to_fields())
+        self._look_and_tell()
+        return self._in_thread(self._file, self._stats().to_fields())
+
+    def _write_regularly(self) -> None:
+        # A new one each time: one that is stopped in a write would go on when it is started again.
+        self._writing = LoopingCall(self.write)
+        self._writing.clock = self._reactor
+        self._writing.start(self._settings.write_interval, now=False)
 
     def _now(self) -> int:
         return round(self._clock() * 1000)
 
-    def _look(self) -> None:
-        closed = self._recorder.look(self._now(), self._totals())
+    def _stats(self) -> Stats:
+        return self._recorder.stats().with_every(self._active())
+
+    def _look_and_tell(self) -> None:
+        self._reading = self._look()
+        self._seen(self._reading)
+
+    def _look(self) -> UsageReading:
+        now, totals = self._now(), self._totals()
+        closed = self._recorder.look(now, totals)
         if closed is not None:
             self._close(closed)
+        window = self._recorder.window
+        pace = self._pace.look(self._reactor.seconds(), totals)
+        return UsageReading(now, window.start, window.end, self._stats().carried, pace)
 
     def _close(self, closed: ClosedWindow) -> None:
         self._log.info("A window of network usage has ended: {bytes} bytes", bytes=sum(closed.stats.carried.values()))
-        self._in_thread(self._file, self._recorder.stats().to_fields())
-        if self._archive is not None:
-            record = closed.stats.to_record(self._relay, closed.end, self._active())
-            self._in_thread(self._archive / f"{self._relay}-{closed.end}.json", record)
+        self._in_thread(self._file, self._stats().to_fields())
+        if self._settings.archive is not None:
+            record = closed.stats.with_every(self._active()).to_record(self._relay, closed.end, self._active())
+            self._in_thread(self._settings.archive / f"{self._relay}-{closed.end}.json", record)
 
     def _in_thread(self, file: Path, data: dict[str, Any]) -> Deferred[None]:
         def work() -> None:
             file.parent.mkdir(parents=True, exist_ok=True)
             write_json_durably(file, data)
 
-        written = deferToThreadPool(self._reactor, self._reactor.getThreadPool(), work)
+        written: Deferred[None] = self._one_by_one.run(
+            deferToThreadPool, self._reactor, self._reactor.getThreadPool(), work
+        )
         return written.addCallbacks(self._written, self._not_written)
 
     def _written(self, _: None) -> None:

@@ -49,6 +49,10 @@ class Stats:
             raise WireError("expected times and counts that are not negative")
         return cls(file.created_at, file.updated_at, counts)
 
+    def with_every(self, contracts: Collection[PublicKey]) -> Stats:
+        """Add contracts that have carried nothing."""
+        return attrs.evolve(self, carried={**dict.fromkeys(contracts, 0), **self.carried})
+
     def to_fields(self) -> dict[str, Any]:
         """The file's JSON data."""
         return {
