@@ -39,7 +39,7 @@ class ParseTests(SynchronousTestCase):
         self.assertEqual(contract.upgrade_channel, "default")
         self.assertEqual((parsed.auto_submit_interval, parsed.timeout, parsed.maxtime), (300.0, 5.0, 0.0))
         self.assertEqual((parsed.drain_timeout, parsed.bufsize, parsed.archive_dir), (30.0, 4096, None))
-        self.assertEqual(parsed.network_usage, NetworkUsage(None, None, 60.0, None))
+        self.assertEqual(parsed.network_usage, NetworkUsage(write_interval=60.0))
         self.assertIsNone(parsed.rest_api.address)
         self.assertEqual(parsed.rest_api.socket_umask, 0o600)
         self.assertTrue(parsed.auto_upgrade)
@@ -225,6 +225,28 @@ class ParseTests(SynchronousTestCase):
         self.assertIn('contracts["http://c"].update_channel: the name is out of date', warning)
         [contract] = parsed.contracts.values()
         self.assertEqual((contract.upgrade_channel, contract.update_channel), ("beta", None))
+
+    def test_limits_that_cannot_hold_are_told(self) -> None:
+        limited = {**CONTRACT, "network_usage_limit": "2TB"}
+        text = config(contracts={"http://c": limited}, network_usage={"global_limit": "3TB", "global_soft": True})
+        without = "DOES NOT HOLD: nothing is measured without network_usage.timeframe or network_usage.start"
+        self.assertEqual(
+            parse_config(text)[1],
+            [f"network_usage.global_limit: {without}", f'contracts["http://c"].network_usage_limit: {without}'],
+        )
+        for measured in ({"timeframe": "30d"}, {"start": "daily"}):
+            text = config(contracts={"http://c": limited}, network_usage={"global_limit": "3TB", **measured})
+            self.assertEqual(parse_config(text)[1], [])
+
+    def test_keys_without_effect_are_told(self) -> None:
+        _, warnings = parse_config(config(network_usage={"start": "daily", "timeframe": "1d", "global_soft": True}))
+        self.assertEqual(
+            warnings,
+            [
+                "network_usage.timeframe: has no effect beside network_usage.start",
+                "network_usage.global_soft: has no effect without network_usage.global_limit",
+            ],
+        )
 
     def test_unknown_keys_are_warnings(self) -> None:
         _, warnings = parse_config(

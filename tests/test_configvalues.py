@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,8 +13,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from wireleap_relay.configvalues import (
     DAY,
     HOUR,
+    CalendarStart,
     ListenAddress,
     RestAddress,
+    calendar_start,
     contract_key,
     folder,
     limit,
@@ -31,6 +34,7 @@ ports = st.integers(1, 65535)
 hosts = st.sampled_from(["", "relay.example", "127.0.0.1", "[::]", "[2001:db8::1]"])
 json_values = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.text(), max_size=2)
 READERS: list[Callable[[Any], Any]] = [
+    calendar_start,
     contract_key,
     folder,
     limit,
@@ -122,3 +126,39 @@ class ValueTests(SynchronousTestCase):
         self.assertEqual(folder("archive/tokens"), "archive/tokens")
         self.assertEqual(folder(""), "")
         self.refused(folder, "a\0b", 1)
+
+
+class CalendarStarts(SynchronousTestCase):
+    def test_how_they_are_written(self) -> None:
+        berlin = ZoneInfo("Europe/Berlin")
+        for text, expected in [
+            ("daily", CalendarStart("day")),
+            ("daily 06:30", CalendarStart("day", 0, 6, 30)),
+            ("daily UTC", CalendarStart("day")),
+            ("weekly mon", CalendarStart("week", 0)),
+            ("weekly sunday 23:59 Europe/Berlin", CalendarStart("week", 6, 23, 59, berlin)),
+            ("monthly 15 00:00", CalendarStart("month", 15)),
+            ("monthly 31 Europe/Berlin", CalendarStart("month", 31, zone=berlin)),
+        ]:
+            self.assertEqual(calendar_start(text), expected)
+
+    def test_what_they_are_not(self) -> None:
+        for text, words in [
+            ("", "expected text such as"),
+            ("yearly", "expected text such as"),
+            ("weekly", "expected text such as"),
+            ("daily  06:00", "expected text such as"),
+            ("daily 24:00", "from 00:00 to 23:59"),
+            ("daily 00:60", "from 00:00 to 23:59"),
+            ("weekly someday", "a day of the week"),
+            ("monthly 0", "from 1 to 31"),
+            ("monthly 32", "from 1 to 31"),
+            ("daily Mars/Olympus", "Mars/Olympus is no time zone that this machine knows"),
+            ("daily Europe", "no time zone"),
+            ("daily a/../../etc/passwd", "expected text such as"),
+            ("daily a//b", "no time zone"),
+            (5, "expected text such as"),
+        ]:
+            with self.assertRaises(WireError) as caught:
+                calendar_start(text)
+            self.assertIn(words, str(caught.exception))

@@ -11,10 +11,9 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from tests.tunnel.world import Target, WorldTestCase, reactor
-from wireleap_relay.config import parse_config
 from wireleap_relay.contracts.service import ContractsService
 from wireleap_relay.home import Home
-from wireleap_relay.relay import Relay, make_relay
+from wireleap_relay.relay import Relay, make_relay, read_config
 from wireleap_relay.sandbox.circuit import Circuit, Hop
 from wireleap_relay.sandbox.ledger import Terms
 from wireleap_relay.sandbox.network import SandboxNetwork
@@ -24,7 +23,7 @@ from wireleap_relay.tokens.service import TokenStoreService
 from wireleap_relay.wire.address import Address
 
 
-class RelayTests(WorldTestCase):
+class RelayTestCase(WorldTestCase):
     def setUp(self) -> None:
         self.network = SandboxNetwork(reactor, time.time, terms=Terms(duration=2.0, submission_window=3.0))
         self.network.startService()
@@ -33,9 +32,8 @@ class RelayTests(WorldTestCase):
         self.identity = self.home.create_identity(datetime.datetime.now(datetime.UTC))
         self.port = free_port()
 
-    def make(self, **contracts: Any) -> Relay:
-        address = f"wireleap://127.0.0.1:{self.port}"
-        served = {self.network.contract.endpoint: {"address": address, "role": "backing"}, **contracts}
+    def write_config(self, contracts: dict[str, Any] | None = None, **changes: Any) -> None:
+        served = {"address": f"wireleap://127.0.0.1:{self.port}", "role": "backing"}
         config = {
             "address": f"127.0.0.1:{self.port}",
             "auto_submit_interval": "500ms",
@@ -43,9 +41,18 @@ class RelayTests(WorldTestCase):
             "drain_timeout": "1s",
             "danger_zone": {"allow_loopback": True},
             "network_usage": {"timeframe": "1d"},
-            "contracts": served,
+            "contracts": {self.network.contract.endpoint: served} if contracts is None else contracts,
+            **changes,
         }
-        return make_relay(reactor, self.home, parse_config(json.dumps(config))[0], self.identity)
+        self.home.config.write_text(json.dumps(config))
+
+    def contract_config(self, **changes: Any) -> dict[str, Any]:
+        fields = {"address": f"wireleap://127.0.0.1:{self.port}", "role": "backing", **changes}
+        return {self.network.contract.endpoint: fields}
+
+    def make(self, contracts: dict[str, Any] | None = None, **changes: Any) -> Relay:
+        self.write_config(contracts, **changes)
+        return make_relay(reactor, self.home, read_config(self.home)[0], self.identity)
 
     def start(self, relay: Relay) -> None:
         relay.startService()
@@ -56,16 +63,27 @@ class RelayTests(WorldTestCase):
         assert isinstance(contracts, ContractsService)
         await self.until(lambda: any(status.enrolled for status in contracts.status()), 10)
 
+    async def circuit_through(self, relay: Relay) -> Circuit:
+        await self.enrolled(relay)
+        wallet = BoughtWallet(reactor, time.time, self.network.contract.endpoint, self.network.contract.issue)
+        await wallet.buy()
+        hop = Hop(Address.from_text(f"wireleap://127.0.0.1:{self.port}"), self.identity.key.public_key)
+        circuit = Circuit(reactor, [hop], wallet)
+        self.addCleanup(circuit.close)
+        return circuit
+
+    def states(self, relay: Relay) -> list[str]:
+        contracts = relay.getServiceNamed("contracts")
+        assert isinstance(contracts, ContractsService)
+        return [status.state for status in contracts.status()]
+
+
+class RelayTests(RelayTestCase):
     async def test_a_tunnel_is_paid_kept_submitted_and_archived(self) -> None:
         relay = self.make()
         self.start(relay)
-        await self.enrolled(relay)
-        contract = self.network.contract
-        wallet = BoughtWallet(reactor, time.time, contract.endpoint, contract.issue)
-        await wallet.buy()
-        key = self.identity.key.public_key
-        circuit = Circuit(reactor, [Hop(Address.from_text(f"wireleap://127.0.0.1:{self.port}"), key)], wallet)
-        self.addCleanup(circuit.close)
+        contract, key = self.network.contract, self.identity.key.public_key
+        circuit = await self.circuit_through(relay)
         reader = await self.tunnel(circuit, self.target(Target))
         reader.tunnel.write(b"hello")
         await reader.at_least(5)
@@ -84,7 +102,7 @@ class RelayTests(WorldTestCase):
 
     async def test_a_contract_out_of_reach_keeps_no_other_from_being_served(self) -> None:
         dead = {"address": "wireleap://127.0.0.1:1", "role": "backing", "upgrade_channel": "default"}
-        relay = self.make(**{"http://127.0.0.1:1": dead})
+        relay = self.make({**self.contract_config(), "http://127.0.0.1:1": dead})
         self.start(relay)
         await self.enrolled(relay)
         self.assertIn(self.identity.key.public_key, self.network.directory.status())
@@ -105,4 +123,156 @@ class RelayTests(WorldTestCase):
     def test_services_have_names(self) -> None:
         relay = self.make()
         names = [service.name for service in relay]  # type: ignore[attr-defined]
-        self.assertEqual(names, ["upstream", "tokens", "submission", "listener", "contracts", "usage"])
+        self.assertEqual(names, ["upstream", "tokens", "submission", "listener", "usage", "contracts"])
+
+
+class LimitTests(RelayTestCase):
+    async def test_the_soft_limit_and_then_the_hard_one(self) -> None:
+        relay = self.make(self.contract_config(network_usage_limit="10MB"))
+        self.start(relay)
+        circuit = await self.circuit_through(relay)
+        reader = await self.tunnel(circuit, self.target(Target))
+        reader.keep = False
+        reader.tunnel.write(bytes(4_785_000))  # 9.57 MB with what comes back: 91.3 % of 10 MB
+        await reader.at_least(4_785_000)
+        await self.until(lambda: self.states(relay) == ["soft-limited"])
+        refused = await self.failing_tunnel(circuit, self.target(Target))
+        assert refused.status is not None
+        self.assertEqual((refused.status.code, refused.status.origin), (400, str(self.identity.key.public_key)))
+        self.assertEqual(refused.status.description, "the relay has reached its limit of network usage")
+        self.assertEqual(self.network.directory.status(), {})
+        reader.tunnel.write(bytes(200_000))
+        await reader.ended
+        assert reader.error is not None
+        assert reader.error.status is not None
+        self.assertEqual(reader.error.status.code, 410)
+        self.assertEqual(reader.error.status.description, "the relay has reached its limit of network usage")
+        self.assertEqual(self.states(relay), ["hard-limited"])
+        status = relay.api_status()
+        self.assertEqual(status["relay_status"][0]["status"], {"enrolled": False, "network_cap_reached": True})
+        self.assertEqual(status["network_usage"]["cap"], 0)
+
+    async def test_what_was_carried_before_a_restart_counts(self) -> None:
+        limited = self.contract_config(network_usage_limit="1MB")
+        relay = self.make(limited)
+        self.start(relay)
+        circuit = await self.circuit_through(relay)
+        reader = await self.tunnel(circuit, self.target(Target))
+        reader.tunnel.write(bytes(600_000))
+        await reader.ended
+        circuit.close()
+        await relay.stopService()
+        again = self.make(limited)
+        self.start(again)
+        await self.until(lambda: self.states(again) == ["hard-limited"])
+        self.assertEqual(self.network.directory.status(), {})
+
+
+class ReloadTests(RelayTestCase):
+    async def test_a_limit_is_lifted_under_way(self) -> None:
+        relay = self.make(self.contract_config(network_usage_limit="1MB"))
+        self.start(relay)
+        circuit = await self.circuit_through(relay)
+        reader = await self.tunnel(circuit, self.target(Target))
+        reader.tunnel.write(bytes(600_000))
+        await reader.ended
+        self.write_config(self.contract_config(network_usage_limit="1GB"))
+        self.assertTrue(relay.reload())
+        await self.enrolled(relay)
+        await self.tunnel(circuit, self.target(Target))
+
+    async def test_a_bad_file_changes_nothing(self) -> None:
+        relay = self.make()
+        self.start(relay)
+        circuit = await self.circuit_through(relay)
+        before = relay.config
+        for text in ("{", '{"address": ":1", "contracts": {}}'):
+            self.home.config.write_text(text)
+            self.assertFalse(relay.reload())
+        self.home.config.unlink()
+        self.assertFalse(relay.reload())
+        self.assertEqual((relay.config, self.states(relay)), (before, ["enrolled"]))
+        await self.tunnel(circuit, self.target(Target))
+
+    async def test_a_contract_is_removed_and_added(self) -> None:
+        other = SandboxNetwork(reactor, time.time)
+        other.startService()
+        self.addCleanup(other.stopService)
+        relay = self.make()
+        self.start(relay)
+        circuit = await self.circuit_through(relay)
+        reader = await self.tunnel(circuit, self.target(Target))
+        [fields] = self.contract_config().values()
+        self.write_config({other.contract.endpoint: fields})
+        self.assertTrue(relay.reload())
+        await self.until(lambda: self.states(relay) == ["enrolled", "draining"])
+        reader.tunnel.write(b"still there")
+        await reader.at_least(11)
+        await reader.ended  # after drain_timeout
+        assert reader.error is not None
+        assert reader.error.status is not None
+        self.assertEqual(reader.error.status.code, 410)
+        await self.until(lambda: self.states(relay) == ["enrolled"])
+        self.assertEqual(self.network.directory.status(), {})
+        self.assertEqual(list(other.directory.status()), [self.identity.key.public_key])
+
+    async def test_what_is_applied(self) -> None:
+        relay = self.make()
+        self.start(relay)
+        await self.enrolled(relay)
+        network_usage = {"start": "daily", "write_interval": "1s", "archive_dir": "usage"}
+        self.write_config(
+            maxtime="1h",
+            timeout="7s",
+            drain_timeout="2s",
+            danger_zone={},
+            auto_submit_interval="1h",
+            network_usage=network_usage,
+            address="127.0.0.1:1",
+        )
+        self.assertTrue(relay.reload())
+        parts = relay._parts
+        assert parts.usage is not None
+        reading = parts.usage.status().reading
+        self.assertEqual((reading.end) % 86_400_000, 0)
+        self.assertEqual((parts.doorway.maxtime, parts.doorway.dialler.timeout), (3600.0, 7.0))
+        self.assertFalse(parts.doorway.dialler.policy.allow_loopback)
+        self.assertEqual((parts.listener.drain_timeout, parts.submission.interval), (2.0, 3600.0))
+        self.assertEqual(relay.config.address.port, self.port)
+        await self.until(self.home.stats.exists)
+
+
+class StopTests(RelayTestCase):
+    async def test_tunnels_finish(self) -> None:
+        relay = self.make(drain_timeout="20s")
+        self.start(relay)
+        reader = await self.tunnel(await self.circuit_through(relay), self.target(Target))
+        stopping = relay.stopService()
+        await self.until(lambda: self.network.directory.status() == {})
+        reader.tunnel.write(b"one more word")
+        await reader.at_least(13)
+        reader.tunnel.end()
+        await reader.ended
+        await stopping
+        self.assertIsNone(reader.error)
+
+    async def test_tunnels_that_do_not_are_told_why(self) -> None:
+        relay = self.make(drain_timeout="300ms")
+        self.start(relay)
+        reader = await self.tunnel(await self.circuit_through(relay), self.target(Target))
+        await relay.stopService()
+        await reader.ended
+        assert reader.error is not None
+        assert reader.error.status is not None
+        self.assertEqual(reader.error.status.code, 410)
+
+    async def test_in_a_hurry(self) -> None:
+        relay = self.make(drain_timeout="1h")
+        self.start(relay)
+        await self.tunnel(await self.circuit_through(relay), self.target(Target))
+        stopping = relay.stopService()
+        relay.hurry()
+        stopping.addTimeout(5, reactor)
+        await stopping
+        stats = json.loads(self.home.stats.read_text())
+        self.assertEqual(list(stats["contract_stats"]), [str(self.network.contract.id)])

@@ -8,6 +8,7 @@ from twisted.python.log import textFromEventDict
 
 from tests.contracts.offices import CONTRACT, DIRECTORY, SECOND, ServiceTestCase, Settings
 from tests.upstream.badworld import Scripted
+from wireleap_relay.boundaries import Refused
 from wireleap_relay.contracts.limits import GlobalLimit
 from wireleap_relay.sandbox.directory import Rules
 from wireleap_relay.wire.address import Address
@@ -122,7 +123,10 @@ class Limits(ServiceTestCase):
         self.assertEqual(self.states(), ["enrolled", "enrolled"])
         self.carried(first=GB * 90 // 100 + 1, second=GB)
         self.assertEqual(self.states(), ["soft-limited", "enrolled"])
-        self.assertFalse(self.accepts())
+        with self.assertRaises(Refused) as caught:
+            self.service.book.accepting(self.world.contract.id)
+        self.assertEqual(caught.exception.code, 400)
+        self.assertEqual(caught.exception.description, "the relay has reached its limit of network usage")
         self.assertEqual((self.deletes(), self.tunnels.ended), (1, []))
         self.carried(first=GB * 91 // 100, second=GB)
         self.assertEqual(self.deletes(), 1)

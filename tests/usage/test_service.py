@@ -6,28 +6,17 @@ import json
 from pathlib import Path
 from typing import Any
 
-from twisted.internet import reactor as global_reactor
 from twisted.internet.defer import Deferred
-from twisted.internet.task import Clock, deferLater
+from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
+from tests.usage.clocks import ThreadedClock, reactor
 from wireleap_relay.boundaries import UsageReading
 from wireleap_relay.usage.service import UsageService, UsageSettings
 from wireleap_relay.usage.window import TimeFrame
 from wireleap_relay.wire.keys import PublicKey
 
-reactor: Any = global_reactor
 A, RELAY = PublicKey(bytes(31) + b"a"), PublicKey(bytes(31) + b"r")
-
-
-class ThreadedClock(Clock):
-    """A clock of the test's own, and the reactor's threads."""
-
-    def getThreadPool(self) -> Any:
-        return reactor.getThreadPool()
-
-    def callFromThread(self, *args: Any) -> None:
-        reactor.callFromThread(*args)
 
 
 class UsageServiceTests(TestCase):

@@ -13,6 +13,7 @@ class Book:
         """Know none yet."""
         self._contracts: dict[PublicKey, Contract] = {}
         self._open: set[str] = set()
+        self._why: dict[str, str] = {}
 
     def enter(self, contract: Contract) -> None:
         """Note what a contract says of itself; it takes no tunnels yet.
@@ -35,6 +36,10 @@ class Book:
         """Let it take none."""
         self._open.discard(url)
 
+    def explain(self, url: str, why: str) -> None:
+        """Note what clients are told while the contract at a URL takes no tunnels; empty for nothing in particular."""
+        self._why[url] = why
+
     def known(self, contract: PublicKey) -> Contract | None:
         """Give a contract, whether it takes tunnels or not."""
         return self._contracts.get(contract)
@@ -48,5 +53,6 @@ class Book:
         if known is None:
             raise Refused(400, "the relay does not serve this contract")
         if known.url not in self._open:
-            raise Refused(400, "the relay takes no tunnels for this contract at the moment")
+            why = self._why.get(known.url) or "the relay takes no tunnels for this contract at the moment"
+            raise Refused(400, why)
         return known

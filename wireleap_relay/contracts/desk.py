@@ -33,6 +33,9 @@ from wireleap_relay.wire.versions import Version
 _HEARTBEAT = 300.0
 #: Seconds that a directory is given to hear that the relay leaves.
 _FAREWELL = 5.0
+_LIMITED = "the relay has reached its limit of network usage"
+_LEAVING = "the relay does not serve this contract any longer"
+_TOLD_CLIENTS: dict[State, str] = {"soft-limited": _LIMITED, "hard-limited": _LIMITED, "draining": _LEAVING}
 #: Heartbeats in a row without an answer, after which something is wrong.
 DEGRADED_AFTER = 3
 
@@ -118,6 +121,7 @@ class EnrollmentDesk:
     def stands(self, state: State) -> None:
         """Note the state."""
         self.state = state
+        self._office.book.explain(self.url, _TOLD_CLIENTS.get(state, ""))
 
     def enroll(self) -> None:
         """Try to be listed."""
@@ -154,7 +158,7 @@ class EnrollmentDesk:
 
     def close_tunnels(self) -> None:
         """End the open tunnels."""
-        self._close("the relay has reached its limit of network usage")
+        self._close(_LIMITED)
 
     def disenroll(self) -> None:
         """Tell the directory not to list the relay, where it may do so."""
@@ -301,7 +305,7 @@ class EnrollmentDesk:
         if self.id is not None:
             gone = self._office.tunnels.when_drained(self.id)
             gone.addTimeout(self._office.drain_timeout, self._office.clock, lambda *_: None)
-            gone.addCallback(lambda _: self._close("the relay does not serve this contract any longer"))
+            gone.addCallback(lambda _: self._close(_LEAVING))
         else:
             gone.callback(None)
         return gone
@@ -309,7 +313,7 @@ class EnrollmentDesk:
     def _drain_broken_off(self, failure: Failure) -> None:
         """In a hurry the rest is dropped; where the contract is served once more, nobody asks."""
         if self._draining is not None:
-            self._close("the relay does not serve this contract any longer")
+            self._close(_LEAVING)
             self.machine.drained()
 
     def _close(self, why: str) -> None:
