@@ -244,7 +244,7 @@ class ReloadTests(RelayTestCase):
 
 class StopTests(RelayTestCase):
     async def test_tunnels_finish(self) -> None:
-        relay = self.make(drain_timeout="20s")
+        relay = self.make(drain_timeout="1h")
         self.start(relay)
         reader = await self.tunnel(await self.circuit_through(relay), self.target(Target))
         stopping = relay.stopService()
@@ -253,6 +253,7 @@ class StopTests(RelayTestCase):
         await reader.at_least(13)
         reader.tunnel.end()
         await reader.ended
+        stopping.addTimeout(10, reactor)
         await stopping
         self.assertIsNone(reader.error)
 

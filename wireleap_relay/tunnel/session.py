@@ -303,7 +303,8 @@ class Session:
                     sender.schedule(stream)
         return None
 
-    # The verbs of streams
+    # The verbs of streams. One that ends is gone before its last words are spoken, for whoever writes
+    # them closes a connection that is being left when no stream is open.
 
     def open(self, headers: Headers) -> Stream:
         """Open a stream, as a client; the caller sets its handler before anything else.
@@ -319,25 +320,24 @@ class Session:
     def send_headers(self, stream: Stream, headers: Headers, end: bool) -> None:
         """Send a response's headers."""
         self._engine.send_headers(stream.id, headers, end_stream=end)
-        self._take_from_engine()
         if end:
             stream.ended = True
             self._retire(stream)
+        self._take_from_engine()
 
     def end(self, stream: Stream, trailers: Headers) -> None:
         """End our side of a stream whose queue is empty."""
         if trailers:
             return self.send_headers(stream, trailers, end=True)
         self._engine.end_stream(stream.id)
-        self._take_from_engine()
         stream.ended = True
         self._retire(stream)
-        return None
+        return self._take_from_engine()
 
     def reset(self, stream: Stream, code: ErrorCodes) -> None:
         """End a stream at once (RST_STREAM)."""
-        self._send_reset(stream.id, code)
         self._remove(stream)
+        self._send_reset(stream.id, code)
 
     def announce_window(self, stream_id: int, increment: int) -> None:
         """Let the peer send more on a stream."""
