@@ -333,3 +333,39 @@ class UpgradeNotices(ServiceTestCase):
         self.service.startService()
         self.pass_time(300)
         self.assertEqual((self.notices.versions, self.status().upgrade), ([], Version(0, 8, 0)))
+
+
+class BadContracts(ServiceTestCase):
+    def serve_beside(self, *answers: tuple[int, bytes, dict[str, str]]) -> tuple[str, str]:
+        """Serve a good contract beside one that answers so, for an hour.
+
+        :returns: the bad one's state, and what it is said to be in trouble with.
+        """
+        self.world.root.putChild(b"bad", Scripted(*answers))
+        self.service = self.make("http://sandbox.test/bad", CONTRACT)
+        self.service.startService()
+        self.pass_time(3600)
+        bad, good = self.service.status()
+        self.assertEqual((good.state, good.trouble), ("enrolled", ""))
+        self.assertTrue(self.accepts())
+        return bad.state, bad.trouble
+
+    def test_each_kind_is_named_and_harms_no_other(self) -> None:
+        for answer, words in [
+            ((200, b"\x00\xff garbage", {}), "the answer can't be read"),
+            ((200, b"<html>hello</html>", {}), "the answer can't be read"),
+            ((500, Status(500, "out of order").to_json().encode(), {}), "500 out of order"),
+            ((500, b"<html>oops</html>", {}), "answered 500 without a status object"),
+            ((200, b"[" * 10_000_000, {}), "longer than 1048576 bytes"),
+            ((302, b"", {"Location": CONTRACT}), "redirects are not followed"),
+            ((200, b"{}", {}), "pubkey: missing"),
+        ]:
+            state, trouble = self.serve_beside(answer)
+            self.assertEqual(state, "backing off", trouble)
+            self.assertIn(words, trouble)
+
+    def test_one_that_never_answers(self) -> None:
+        self.agent.silent.add("http://sandbox.test/bad")
+        state, trouble = self.serve_beside((200, b"", {}))
+        self.assertIn(state, ("backing off", "enrolling"))
+        self.assertIn("no answer within", trouble)
