@@ -1,6 +1,6 @@
 """Draws the state machines into ``docs/machines.md``, from the machines themselves.
 
-    python docs/diagrams.py
+python docs/diagrams.py
 """
 
 from __future__ import annotations
