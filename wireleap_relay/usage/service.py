@@ -177,6 +177,7 @@ class UsageService(Service):
         try:
             return Stats.from_json(self._file.read_bytes())
         except FileNotFoundError:
+            self._log.info("There is no {file} yet: a window of network usage begins", file=self._file.name)
             return None
         except (WireError, OSError) as e:
             aside = self._file.with_name(f"{self._file.name}.damaged-{self._now()}")
