@@ -123,7 +123,7 @@ class RelayTests(RelayTestCase):
     def test_services_have_names(self) -> None:
         relay = self.make()
         names = [service.name for service in relay]  # type: ignore[attr-defined]
-        self.assertEqual(names, ["upstream", "tokens", "submission", "listener", "usage", "contracts"])
+        self.assertEqual(names, ["upstream", "tokens", "submission", "resolver", "listener", "usage", "contracts"])
 
 
 class LimitTests(RelayTestCase):

@@ -82,10 +82,12 @@ class Grant:
 
     :ivar contract: who is going to pay for it.
     :ivar meter: counts its bytes.
+    :ivar role: what the relay does for the contract.
     """
 
     contract: PublicKey
     meter: Meter
+    role: Role
 
 
 class Admission(Protocol):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterator, Sequence
+from ipaddress import IPv4Address, IPv6Address
 from types import NoneType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
@@ -18,6 +19,7 @@ from wireleap_relay.configvalues import (
     ListenAddress,
     PublishedAddress,
     RestAddress,
+    bind_addresses,
     calendar_start,
     contract_key,
     folder,
@@ -29,6 +31,7 @@ from wireleap_relay.configvalues import (
     umask,
     whole,
 )
+from wireleap_relay.exitpolicy import PRESETS, ExitPolicy, exit_policy
 from wireleap_relay.wire.encoding import read_json
 from wireleap_relay.wire.endpoint import Endpoint, parse_endpoint
 from wireleap_relay.wire.errors import WireError
@@ -106,9 +109,16 @@ class RestApi:
 
 @attrs.frozen
 class DangerZone:
-    """What is better left off."""
+    """What is better left off.
+
+    :ivar allow_loopback: the relay may dial loopback addresses.
+    :ivar allow_private: it may dial private networks, and IPv4 hidden in IPv6 addresses.
+    :ivar allow_targets: it dials clearnet targets whatever its role is.
+    """
 
     allow_loopback: bool = False
+    allow_private: bool = False
+    allow_targets: bool = False
 
 
 @attrs.frozen
@@ -120,6 +130,7 @@ class Config:
     :ivar maxtime: longest life of a tunnel; 0 for no limit.
     :ivar timeout: of dialling.
     :ivar drain_timeout: that open tunnels have to finish when the relay stops.
+    :ivar bind_address: outgoing connections' own addresses, at most one of each family; empty for the system's choice.
     """
 
     address: Annotated[ListenAddress, listen_address]
@@ -131,6 +142,8 @@ class Config:
     drain_timeout: Annotated[float, seconds(0, DAY)] = 30.0
     bufsize: Annotated[int, whole(1, 2**30)] = 4096
     network_usage: NetworkUsage = NetworkUsage()
+    exit_policy: Annotated[ExitPolicy, exit_policy] = PRESETS["default"]
+    bind_address: Annotated[tuple[IPv4Address | IPv6Address, ...], bind_addresses] = ()
     rest_api: RestApi = RestApi()
     auto_upgrade: bool = True
     danger_zone: DangerZone = DangerZone()
@@ -151,6 +164,10 @@ def parse_config(text: str | bytes) -> tuple[Config, list[str]]:
         raise ConfigError([*mistakes(e), *contradictions], warnings) from None
     if contradictions:
         raise ConfigError(contradictions, warnings)
+    if not config.exit_policy.decides_everything:
+        warnings.append(
+            "exit_policy: what no rule matches is rejected; end with `accept *:*` or `reject *:*` to say so"
+        )
     config, old_names = _rename_channels(config)
     return config, warnings + old_names + list(_limits_without_effect(config))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from datetime import UTC, tzinfo
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, Literal, NewType
 from urllib.parse import unquote
 from zoneinfo import ZoneInfo
@@ -209,3 +210,18 @@ def published(value: Any) -> PublishedAddress:
     if not text.startswith("wireleap://"):
         raise WireError(f"expected an address such as {such_as}")
     return PublishedAddress(Address.from_text(text))
+
+
+def bind_addresses(value: Any) -> tuple[IPv4Address | IPv6Address, ...]:
+    """Read an IP address, or a list with one of IPv4 and one of IPv6."""
+    such_as = WireError('expected an IP address such as "203.0.113.5", or a list with an IPv4 and an IPv6 address')
+    texts = value if type(value) is list else [value]
+    if not texts or any(type(text) is not str or "%" in text for text in texts):
+        raise such_as
+    try:
+        found = tuple(map(ip_address, texts))
+    except ValueError:
+        raise such_as from None
+    if len({address.version for address in found}) != len(found):
+        raise such_as
+    return found

@@ -26,11 +26,12 @@ from wireleap_relay.home import Home, HomeError, Identity, write_durably
 from wireleap_relay.reload import applicable
 from wireleap_relay.tokens.admission import SharetokenAdmission
 from wireleap_relay.tokens.service import SubmissionService, TokenStoreService
-from wireleap_relay.tunnel.dial import Dialler
+from wireleap_relay.tunnel.dial import Dialler, is_here
 from wireleap_relay.tunnel.listener import ListenerService
 from wireleap_relay.tunnel.opening import Doorway
 from wireleap_relay.tunnel.policy import DialPolicy
 from wireleap_relay.tunnel.registry import Registry
+from wireleap_relay.tunnel.resolver import Resolver
 from wireleap_relay.tunnel.tls import ServerTLS
 from wireleap_relay.upstream.service import UpstreamService
 from wireleap_relay.usage.meters import Meters
@@ -117,7 +118,7 @@ class Relay(MultiService):
         parts = self._parts
         parts.doorway.maxtime = config.maxtime
         parts.doorway.dialler.timeout = config.timeout
-        parts.doorway.dialler.policy = _policy(config)
+        parts.doorway.dialler.apply(_policy(config))
         parts.listener.drain_timeout = config.drain_timeout
         parts.submission.apply(config.auto_submit_interval, _archive(self._home, config))
         if parts.usage is not None:
@@ -162,7 +163,8 @@ def make_relay(reactor: Any, home: Home, config: Config, identity: Identity) -> 
     """Make a relay: a tree of services, each found by its name.
 
     ``upstream`` talks to contracts and directories, ``tokens`` keeps what the
-    relay is paid with, ``submission`` hands it in, ``listener`` serves clients,
+    relay is paid with, ``submission`` hands it in, ``resolver`` looks names up,
+    ``listener`` serves clients,
     ``usage`` measures, where the config has a ``network_usage.timeframe`` or
     ``network_usage.start``; ``contracts`` keeps the relay enrolled. They start
     in this order.
@@ -191,10 +193,11 @@ def make_relay(reactor: Any, home: Home, config: Config, identity: Identity) -> 
         config.auto_submit_interval,
         _archive(home, config),
     )
+    resolver = Resolver(reactor)
     doorway = Doorway(
         relay,
         SharetokenAdmission(relay, contracts.book, store, meters, time.time),
-        Dialler(reactor, _policy(config), config.timeout),
+        Dialler(reactor, _policy(config), config.timeout, resolver),
         registry,
         reactor,
         config.maxtime,
@@ -224,6 +227,7 @@ def make_relay(reactor: Any, home: Home, config: Config, identity: Identity) -> 
         "upstream": upstream,
         "tokens": store,
         "submission": submission,
+        "resolver": resolver,
         "listener": listener,
         "usage": usage,
         "contracts": contracts,
@@ -247,7 +251,7 @@ def _global_limit(config: Config) -> GlobalLimit:
 
 
 def _policy(config: Config) -> DialPolicy:
-    return DialPolicy(config.danger_zone.allow_loopback)
+    return DialPolicy.from_config(config, is_here)
 
 
 def _usage_settings(home: Home, usage: NetworkUsage) -> UsageSettings:

@@ -53,7 +53,7 @@ class WordsTests(CommandTestCase):
     def test_help(self) -> None:
         for words in (["help"], ["--help"]):
             said = self.run_command(*words).stdout
-            for command in ("init", "check-config", "start", "sandbox", "version"):
+            for command in ("init", "check-config", "policy", "start", "sandbox", "version"):
                 self.assertIn(command, said)
         self.assertIn("never overwritten", self.run_command("help", "init").stdout)
 

@@ -219,7 +219,7 @@ class RefusalTests(WorldTestCase):
         for role in ("fronting", "entropic"):
             world = self.world(role=role)
             [answer] = await self.ask(world, self.payload(world))
-            self.assert_status(world, answer, 400, f"a {role} relay dials relays only")
+            self.assert_status(world, answer, 400, f"{role} relay dials relays only")
 
     async def test_no_new_line_in_a_status_and_no_error_behind_it(self) -> None:
         world = self.world()
@@ -317,34 +317,15 @@ class DialTests(WorldTestCase):
 
     async def test_addresses_without_a_route(self) -> None:
         for protocol in ("tcp", "udp6"):
-            reader = await self.tunnel(self.circuit(self.world(timeout=0.5)), "[2001:db8::1]:80", protocol)
+            reader = await self.tunnel(
+                self.circuit(self.world(timeout=0.5, policy={"allow_private": True})), "[2001:db8::1]:80", protocol
+            )
             if protocol == "udp6":
                 reader.tunnel.abort()  # where there is a route, a datagram is as good as lost
             else:
                 await reader.ended
                 assert reader.error is not None
                 self.assertIn(reader.error.status.code, (408, 502))
-
-    async def test_a_slow_resolver(self) -> None:
-        world = self.world(timeout=0.3)
-
-        class Slow:
-            nameResolver: Any
-
-            def __getattr__(self, name: str) -> Any:
-                return getattr(reactor, name)
-
-        class Resolver:
-            def resolveHostName(self, receiver: Any, *_: Any) -> None:
-                receiver.resolutionBegan(None)
-                self.receiver = receiver
-
-        slow, resolver = Slow(), Resolver()
-        slow.nameResolver = resolver
-        world.dialler._reactor = slow
-        error = await self.failing_tunnel(self.circuit(world), "slow.example:80")
-        self.assert_error(error, 408, "target", "timed out")
-        resolver.receiver.resolutionComplete()
 
     async def test_no_socket_for_datagrams(self) -> None:
         world = self.world()

@@ -27,6 +27,7 @@ from wireleap_relay.tunnel.listener import ListenerService
 from wireleap_relay.tunnel.opening import Doorway
 from wireleap_relay.tunnel.policy import DialPolicy
 from wireleap_relay.tunnel.registry import Registry
+from wireleap_relay.tunnel.resolver import Resolver
 from wireleap_relay.tunnel.tls import ServerTLS
 from wireleap_relay.wire.address import Address
 from wireleap_relay.wire.keys import PublicKey, SigningKey
@@ -84,6 +85,8 @@ class World:
         maxtime: float = 0.0,
         drain_timeout: float = 0.0,
         allow_loopback: bool = True,
+        policy: dict[str, Any] | None = None,
+        resolver: Resolver | None = None,
         limits: SessionLimits | None = None,
         patience: Patience | None = None,
     ) -> None:
@@ -97,7 +100,9 @@ class World:
         now = int(time.time())
         self.statement = ContractStatement.sign(self.contract, now + 1000, now + 2000)
         self.registry = Registry(reactor, self.key.public_key)
-        self.dialler = Dialler(reactor, DialPolicy(allow_loopback=allow_loopback), timeout)
+        self.resolver = resolver or Resolver(reactor)
+        rules = DialPolicy(allow_loopback=allow_loopback, **(policy or {}))
+        self.dialler = Dialler(reactor, rules, timeout, self.resolver)
         admission = SharetokenAdmission(self.key.public_key, self, self.store, self, time.time)
         doorway = Doorway(self.key.public_key, admission, self.dialler, self.registry, reactor, maxtime)
         self.service = ListenerService(
@@ -217,6 +222,7 @@ class WorldTestCase(TestCase):
 
     def world(self, **options: Any) -> World:
         world = World(**options)
+        self.addCleanup(world.resolver.stopService)
         self.addCleanup(world.service.stopService)
         return world
 

@@ -13,6 +13,7 @@ from typing import NoReturn
 from wireleap_relay import __version__
 from wireleap_relay.cli.command import FAILED, MISUSED, OK, Command, CommandError, complain, warn
 from wireleap_relay.cli.daemon import START
+from wireleap_relay.cli.policy import POLICY
 from wireleap_relay.cli.setup import CHECK_CONFIG, INIT, VERSION
 from wireleap_relay.cli.trial import SANDBOX
 from wireleap_relay.config import ConfigError
@@ -56,7 +57,7 @@ def _help_arguments(parser: ArgumentParser) -> None:
 
 
 HELP = Command("help", "explain the commands, or one of them", "Explains a command.", _help, _help_arguments)
-COMMANDS = (HELP, INIT, CHECK_CONFIG, START, SANDBOX, VERSION)
+COMMANDS = (HELP, INIT, CHECK_CONFIG, POLICY, START, SANDBOX, VERSION)
 
 
 def _unknown(name: str) -> str:

@@ -39,15 +39,13 @@ class SharetokenAdmission:
         if token.relay_pubkey != self._relay:
             raise Refused(400, "the sharetoken is for another relay")
         contract = self._contracts.accepting(token.contract.public_key)
-        if connect.remote.is_target and contract.role != "backing":
-            raise Refused(400, f"a {contract.role} relay dials relays only")
         if token.contract.settlement_open <= self._clock():
             raise Refused(400, "the sharetoken has expired")
         if not self._statement_holds(token.contract):
             raise Refused(400, "the sharetoken's contract signature does not verify")
         if not token.verify():
             raise Refused(400, "the sharetoken's signature does not verify")
-        return Grant(contract.id, self._usage.meter(contract.id))
+        return Grant(contract.id, self._usage.meter(contract.id), contract.role)
 
     def deposit(self, token: Sharetoken) -> Deferred[None]:
         """Keep a token that was checked.

@@ -2,33 +2,47 @@
 
 from __future__ import annotations
 
+import errno
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from ipaddress import ip_address
+from itertools import islice
 from typing import Any, Generic, TypeVar
 
-from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredList, fail, succeed
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.error import (
+    CannotListenError,
     ConnectError,
     ConnectionRefusedError,  # noqa: A004
     NoRouteError,
     TimeoutError,  # noqa: A004
 )
-from twisted.internet.interfaces import IAddress, IConnector, IHostResolution, IResolutionReceiver
+from twisted.internet.interfaces import IAddress, IConnector
 from twisted.internet.protocol import ClientFactory, DatagramProtocol, Protocol
+from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from wireleap_relay.boundaries import Refused
+from wireleap_relay.exitpolicy import IPAddress
+from wireleap_relay.tunnel.eyeballs import Race, interleave
+from wireleap_relay.tunnel.nameserver import Family, LookupFailed
 from wireleap_relay.tunnel.policy import DialPolicy
+from wireleap_relay.tunnel.resolver import Resolver
 from wireleap_relay.wire.payload import Connect
 
+T = TypeVar("T")
 P = TypeVar("P", bound="Dialled")
 D = TypeVar("D", bound=DatagramProtocol)
 
 #: The largest datagram that fits an IPv4 or IPv6 packet (RFC 768), in bytes.
 LARGEST_DATAGRAM = 65_535
+#: Addresses of a name, in each family, that are tried.
+MOST_ADDRESSES = 8
+#: Seconds that IPv4 addresses wait for IPv6 ones (RFC 8305, section 3).
+RESOLUTION_DELAY = 0.05
+
+_FAMILIES: tuple[Family, ...] = ("6", "4")
 
 
 class Dialled(Protocol):
@@ -38,28 +52,6 @@ class Dialled(Protocol):
     """
 
     connected_callback: Callable[[], None]
-
-
-@implementer(IResolutionReceiver)
-class _Resolution:
-    """Collects a name's addresses."""
-
-    def __init__(self) -> None:
-        self.done: Deferred[list[str]] = Deferred()
-        self._found: list[str] = []
-
-    def resolutionBegan(self, resolutionInProgress: IHostResolution) -> None:
-        """The resolver has begun."""
-
-    def addressResolved(self, address: IAddress) -> None:
-        """An address was found."""
-        assert isinstance(address, IPv4Address | IPv6Address)  # noqa: S101 - we ask for no other
-        self._found.append(address.host)
-
-    def resolutionComplete(self) -> None:
-        """There are no more."""
-        if not self.done.called:
-            self.done.callback(self._found)
 
 
 class _Attempt(ClientFactory, Generic[P]):
@@ -93,13 +85,22 @@ class _Attempt(ClientFactory, Generic[P]):
 
 
 class Dialler:
-    """Opens the far side of tunnels."""
+    """Opens the far side of tunnels.
 
-    def __init__(self, reactor: Any, policy: DialPolicy, timeout: float) -> None:
-        """Dial within a policy, and within ``timeout`` seconds for each tunnel."""
+    :ivar policy: who may be dialled.
+    :ivar timeout: seconds for finding and reaching a tunnel's remote.
+    """
+
+    def __init__(self, reactor: Any, policy: DialPolicy, timeout: float, resolver: Resolver) -> None:
+        """Dial within a policy."""
         self._reactor = reactor
+        self._resolver = resolver
         self.policy = policy
         self.timeout = timeout
+
+    def apply(self, policy: DialPolicy) -> None:
+        """Dial within another policy from now on; tunnels that are open stay."""
+        self.policy = policy
 
     async def tcp(self, connect: Connect, build: Callable[[], P]) -> P:
         """Connect to a tunnel's remote.
@@ -108,68 +109,166 @@ class Dialler:
         :raises Refused: with 408 or 502 where it can't be reached, with 400
             where it may not be dialled.
         """
-        give_up_at = self._reactor.seconds() + self.timeout
-        failure: Refused | None = None
-        for host in await self._resolve(connect):
-            left = give_up_at - self._reactor.seconds()
-            if left <= 0:
-                break
-            attempt = _Attempt(build)
-            self._reactor.connectTCP(host, connect.remote.port, attempt, timeout=left)
+
+        def attempt(host: str) -> Deferred[P]:
+            trying = _Attempt(build)
+            source = self.policy.source(host)
             try:
-                return await attempt.connected
-            except ConnectError as e:
-                failure = _refusal(e)
-        raise failure or Refused(408, "dialling timed out")
+                if source is not None:
+                    # Twisted leaves sockets behind that it can't bind.
+                    _own_address(host, source)
+            except OSError as e:
+                return fail(_no_socket(e))
+            self._reactor.connectTCP(
+                host,
+                connect.remote.port,
+                trying,
+                timeout=self.timeout,
+                bindAddress=None if source is None else (source, 0),
+            )
+            return trying.connected
+
+        return await self._race(connect, attempt)
 
     async def udp(self, connect: Connect, build: Callable[[], D]) -> D:
         """Open a socket that exchanges datagrams with a tunnel's remote only.
 
         :raises Refused: as :meth:`tcp` does.
         """
-        host = (await self._resolve(connect))[0]
-        protocol = build()
-        interface = "::" if ":" in host else "0.0.0.0"  # noqa: S104 - any source address, connected right below
+
+        def attempt(host: str) -> Deferred[D]:
+            source = self.policy.source(host)
+            try:
+                # Only where there is a route: a protocol must not see its port fail.
+                _own_address(host, source)
+                return succeed(self._open_udp(host, connect.remote.port, source, build()))
+            except OSError as e:
+                return fail(_no_socket(e))
+            except CannotListenError:
+                return fail(Refused(502, "dialling failed"))
+
+        return await self._race(connect, attempt)
+
+    def _open_udp(self, host: str, remote_port: int, source: str | None, protocol: D) -> D:
+        any_source = "::" if ":" in host else "0.0.0.0"  # noqa: S104 - connected right below
+        port = self._reactor.listenUDP(0, protocol, source or any_source, LARGEST_DATAGRAM)
         try:
-            port = self._reactor.listenUDP(0, protocol, interface, LARGEST_DATAGRAM)
-        except OSError:
-            raise Refused(502, "dialling failed") from None
-        try:
-            port.connect(host, connect.remote.port)
+            port.connect(host, remote_port)
         except OSError:
             port.stopListening()
-            raise Refused(502, "no route to the address") from None
+            raise
         return protocol
 
-    async def _resolve(self, connect: Connect) -> list[str]:
-        """Give the addresses to try, each of them checked."""
-        host = connect.remote.host
-        family = connect.protocol[-1]
-        literal = _literal_family(host)
-        if literal is not None:
-            if family in "46" and family != literal:
-                raise Refused(502, f"the address is not an IPv{family} address")
-            found = [host]
-        else:
-            found = await self._look_up(host, family)
-            if not found:
-                raise Refused(502, "name not found")
-        for address in found:
-            self.policy.check(address)
-        return found
-
-    async def _look_up(self, host: str, family: str) -> list[str]:
-        kinds = {"4": [IPv4Address], "6": [IPv6Address]}.get(family)
-        resolution = _Resolution()
-        self._reactor.nameResolver.resolveHostName(resolution, host, 0, kinds, "TCP")
-        resolution.done.addTimeout(self.timeout, self._reactor)
+    async def _race(self, connect: Connect, attempt: Callable[[str], Deferred[T]]) -> T:
+        """Try the addresses of a tunnel's remote as they are found, each of them checked."""
+        race: Race[str, T] = Race(self._reactor, attempt, order=interleave)
+        race.won.addTimeout(self.timeout, self._reactor)
+        finding = Deferred.fromCoroutine(self._find(connect, race.add))
+        finding.addCallbacks(race.no_more, lambda failure: race.no_more(failure.value))
         try:
-            return list(dict.fromkeys(await resolution.done))
+            return await race.won
         except DeferredTimeout:
-            raise Refused(408, "looking the name up timed out") from None
+            what = "dialling" if race.begun else "looking the name up"
+            raise Refused(408, f"{what} timed out") from None
+        except ConnectError as e:
+            raise _refusal(e) from None
+        finally:
+            finding.cancel()
+
+    async def _find(self, connect: Connect, add: Callable[[list[str]], None]) -> Refused:
+        """Find the addresses to try, and check them.
+
+        :param add: given addresses as soon as they are known.
+        :returns: why there is none, if there is none.
+        """
+        remote = connect.remote
+        wanted = [family for family in _FAMILIES if connect.protocol[-1] in (family, "p")]
+        refusal: list[Refused] = []
+
+        def check(found: Iterable[str]) -> None:
+            passed = []
+            for host in islice(found, MOST_ADDRESSES):
+                try:
+                    self.policy.check(host, remote.port, remote.is_target)
+                except Refused as e:
+                    refusal.append(e)
+                else:
+                    passed.append(host)
+            add(passed)
+
+        literal = _literal_family(remote.host)
+        if literal is None:
+            failure = await self._look_up(remote.host, wanted, check)
+            if failure is not None and not refusal:
+                return Refused(502, f"looking the name up failed: {failure}")
+        elif literal in wanted:
+            check([remote.host])
+        else:
+            return Refused(502, f"the address is not an IPv{wanted[0]} address")
+        return refusal[0] if refusal else Refused(502, "name not found")
+
+    async def _look_up(
+        self, name: str, wanted: list[Family], found: Callable[[Iterable[str]], None]
+    ) -> LookupFailed | None:
+        """Look a name up in both families at once (RFC 8305, section 3).
+
+        :returns: why one can't be told, if it can't.
+        """
+        six_known: Deferred[None] = Deferred()
+
+        async def family(which: Family) -> None:
+            try:
+                addresses = await self._resolver.look_up(name, which)
+            finally:
+                if which == "6":
+                    six_known.callback(None)
+            if which == "4" and "6" in wanted and addresses and not six_known.called:
+                await _either(six_known, deferLater(self._reactor, RESOLUTION_DELAY))
+            found(addresses)
+
+        looking = [Deferred.fromCoroutine(family(which)) for which in wanted]
+        try:
+            results = await DeferredList(looking, consumeErrors=True)
+        finally:
+            for each in looking:
+                each.cancel()
+        for _, failure in results:
+            if isinstance(failure, Failure):
+                failure.trap(LookupFailed)
+                return failure.value
+        return None
 
 
-def _literal_family(host: str) -> str | None:
+async def _either(one: Deferred[None], other: Deferred[None]) -> None:
+    await DeferredList([one, other], fireOnOneCallback=True, consumeErrors=True)
+    one.cancel()
+    other.cancel()
+
+
+def is_here(address: IPAddress) -> bool:
+    """Tell whether an address is one of this machine's; where that can't be told, it is."""
+    if address.is_loopback:
+        return True
+    try:
+        return _own_address(str(address)) == address
+    except OSError as e:
+        return e.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+def _own_address(remote: str, source: str | None = None) -> IPAddress:
+    """Give the address that packets to another one leave from; nothing is sent.
+
+    :param source: the address that they have to leave from.
+    :raises OSError: where there is no route.
+    """
+    with socket.socket(socket.AF_INET6 if ":" in remote else socket.AF_INET, socket.SOCK_DGRAM) as asked:
+        if source is not None:
+            asked.bind((source, 0))
+        asked.connect((remote, 9))
+        return ip_address(asked.getsockname()[0].partition("%")[0])
+
+
+def _literal_family(host: str) -> Family | None:
     if ":" in host:
         return "6"
     try:
@@ -177,6 +276,11 @@ def _literal_family(host: str) -> str | None:
     except OSError:
         return None
     return "4"
+
+
+def _no_socket(error: OSError) -> Refused:
+    no_route = error.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EAFNOSUPPORT)
+    return Refused(502, "no route to the address" if no_route else "dialling failed")
 
 
 def _refusal(error: Exception) -> Refused:

@@ -86,6 +86,7 @@ class _Opening:
         doorway = self._doorway
         try:
             grant = doorway.admission.check(connect)
+            doorway.dialler.policy.check_role(grant.role, connect.remote.is_target)
         except Refused as e:
             return doorway.refuse(self._stream, e)
         # The dial may run while the disk works; traffic waits for both.
