@@ -26,6 +26,7 @@ from wireleap_relay.configvalues import (
     seconds,
     umask,
     whole,
+    worker_count,
 )
 from wireleap_relay.wire.errors import WireError
 from wireleap_relay.wire.units import format_duration, format_size
@@ -34,6 +35,7 @@ ports = st.integers(1, 65535)
 hosts = st.sampled_from(["", "relay.example", "127.0.0.1", "[::]", "[2001:db8::1]"])
 json_values = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.text(), max_size=2)
 READERS: list[Callable[[Any], Any]] = [
+    worker_count,
     calendar_start,
     contract_key,
     folder,
@@ -162,3 +164,12 @@ class CalendarStarts(SynchronousTestCase):
             with self.assertRaises(WireError) as caught:
                 calendar_start(text)
             self.assertIn(words, str(caught.exception))
+
+
+class WorkerCounts(SynchronousTestCase):
+    def test_how_they_are_written(self) -> None:
+        self.assertEqual([worker_count(value) for value in ("auto", 0, 1, 256)], [None, 0, 1, 256])
+        for value in ("4", -1, 257, True, None, 2.0):
+            with self.assertRaises(WireError) as caught:
+                worker_count(value)
+            self.assertEqual(str(caught.exception), 'expected "auto", or a whole number from 0 to 256')

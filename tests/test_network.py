@@ -33,9 +33,9 @@ from wireleap_relay.sandbox.ledger import Terms
 from wireleap_relay.sandbox.network import SandboxNetwork
 from wireleap_relay.sandbox.relays import free_port
 from wireleap_relay.sandbox.wallet import BoughtWallet
-from wireleap_relay.tunnel.listener import ListenerService
 from wireleap_relay.wire.address import Address
 from wireleap_relay.wire.relayentry import Role
+from wireleap_relay.workers.plane import Plane
 
 
 class Page(Resource):
@@ -61,6 +61,7 @@ async def running(folder: Path) -> AsyncIterator[tuple[SandboxNetwork, list[Mult
             "address": address,
             "drain_timeout": "1s",
             "danger_zone": {"allow_loopback": True},
+            "workers": 0,
             "contracts": {network.contract.endpoint: {"address": f"wireleap://{address}", "role": role}},
         }
         relays.append(make_relay(reactor, home, parse_config(json.dumps(config))[0], identity))
@@ -86,10 +87,8 @@ async def test_a_page_through_fronting_entropic_and_backing(tmp_path: Path) -> N
     async with running(tmp_path) as (network, relays, circuit, url):
         page = await fetch(reactor, circuit, url)
         assert (page.status, page.body) == (200, Page.body)
-        listeners = [relay.getServiceNamed("listener") for relay in relays]
-        assert [
-            listener.status().tunnels.opened for listener in listeners if isinstance(listener, ListenerService)
-        ] == [1] * 3
+        planes = [relay.getServiceNamed("plane") for relay in relays]
+        assert [plane.status().tunnels.opened for plane in planes if isinstance(plane, Plane)] == [1] * 3
     assert network.directory.status() == {}
 
 
@@ -98,8 +97,8 @@ async def test_many_pages_at_once(tmp_path: Path) -> None:
     async with running(tmp_path) as (_, relays, circuit, url):
         pages = await gatherResults([Deferred.fromCoroutine(fetch(reactor, circuit, url)) for _ in range(20)])
         assert [page.body for page in pages] == [Page.body] * 20
-        first = relays[0].getServiceNamed("listener")
-        assert isinstance(first, ListenerService)
+        first = relays[0].getServiceNamed("plane")
+        assert isinstance(first, Plane)
         assert first.status().connections == 1
 
 

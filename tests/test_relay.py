@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 
 from tests.tunnel.world import Target, WorldTestCase, reactor
+from wireleap_relay.config import parse_config
 from wireleap_relay.contracts.service import ContractsService
 from wireleap_relay.home import Home
-from wireleap_relay.relay import Relay, make_relay, read_config
+from wireleap_relay.relay import Relay, make_relay
 from wireleap_relay.sandbox.circuit import Circuit, Hop
 from wireleap_relay.sandbox.ledger import Terms
 from wireleap_relay.sandbox.network import SandboxNetwork
@@ -24,6 +26,8 @@ from wireleap_relay.wire.address import Address
 
 
 class RelayTestCase(WorldTestCase):
+    workers = 0
+
     def setUp(self) -> None:
         self.network = SandboxNetwork(reactor, time.time, terms=Terms(duration=2.0, submission_window=3.0))
         self.network.startService()
@@ -41,6 +45,7 @@ class RelayTestCase(WorldTestCase):
             "drain_timeout": "1s",
             "danger_zone": {"allow_loopback": True},
             "network_usage": {"timeframe": "1d"},
+            "workers": self.workers,
             "contracts": {self.network.contract.endpoint: served} if contracts is None else contracts,
             **changes,
         }
@@ -52,7 +57,7 @@ class RelayTestCase(WorldTestCase):
 
     def make(self, contracts: dict[str, Any] | None = None, **changes: Any) -> Relay:
         self.write_config(contracts, **changes)
-        return make_relay(reactor, self.home, read_config(self.home)[0], self.identity)
+        return make_relay(reactor, self.home, parse_config(self.home.read_config())[0], self.identity)
 
     def start(self, relay: Relay) -> None:
         relay.startService()
@@ -123,7 +128,7 @@ class RelayTests(RelayTestCase):
     def test_services_have_names(self) -> None:
         relay = self.make()
         names = [service.name for service in relay]  # type: ignore[attr-defined]
-        self.assertEqual(names, ["upstream", "tokens", "submission", "resolver", "listener", "usage", "contracts"])
+        self.assertEqual(names, ["upstream", "tokens", "submission", "plane", "usage", "contracts"])
 
 
 class LimitTests(RelayTestCase):
@@ -219,27 +224,35 @@ class ReloadTests(RelayTestCase):
     async def test_what_is_applied(self) -> None:
         relay = self.make()
         self.start(relay)
-        await self.enrolled(relay)
-        network_usage = {"start": "daily", "write_interval": "1s", "archive_dir": "usage"}
+        circuit = await self.circuit_through(relay)
+        before = await self.tunnel(circuit, self.target(Target))
         self.write_config(
-            maxtime="1h",
-            timeout="7s",
-            drain_timeout="2s",
-            danger_zone={},
+            maxtime="500ms",
             auto_submit_interval="1h",
-            network_usage=network_usage,
+            network_usage={"start": "daily", "write_interval": "1s", "archive_dir": "usage"},
             address="127.0.0.1:1",
         )
         self.assertTrue(relay.reload())
         parts = relay._parts
         assert parts.usage is not None
-        reading = parts.usage.status().reading
-        self.assertEqual((reading.end) % 86_400_000, 0)
-        self.assertEqual((parts.doorway.maxtime, parts.doorway.dialler.timeout), (3600.0, 7.0))
-        self.assertFalse(parts.doorway.dialler.policy.allow_loopback)
-        self.assertEqual((parts.listener.drain_timeout, parts.submission.interval), (2.0, 3600.0))
-        self.assertEqual(relay.config.address.port, self.port)
+        self.assertEqual(parts.usage.status().reading.end % 86_400_000, 0)
+        self.assertEqual((parts.submission.interval, relay.config.address.port), (3600.0, self.port))
         await self.until(self.home.stats.exists)
+        short = await self.tunnel(await self.circuit_through(relay), self.target(Target))
+        await short.ended
+        assert short.error is not None
+        assert short.error.status is not None
+        self.assertEqual(short.error.status.code, 408)
+        before.tunnel.write(b"still there")
+        await before.at_least(11)
+        self.write_config(danger_zone={})
+        self.assertTrue(relay.reload())
+        await deferLater(reactor, 0.1)
+        refused = await self.failing_tunnel(await self.circuit_through(relay), self.target(Target))
+        assert refused.status is not None
+        self.assertEqual(
+            (refused.status.code, refused.status.description), (400, "refusing to dial a loopback address")
+        )
 
 
 class StopTests(RelayTestCase):

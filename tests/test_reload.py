@@ -35,6 +35,7 @@ class Applicable(SynchronousTestCase):
     def test_what_needs_a_restart_is_named_and_stays(self) -> None:
         for changes, path in [
             ({"address": "127.0.0.1:2"}, "address"),
+            ({"workers": 3}, "workers"),
             ({"rest_api": {"address": "http://127.0.0.1:3"}}, "rest_api"),
             ({"network_usage": {}}, "network_usage.timeframe and network_usage.start (measuring on or off)"),
             ({"contracts": {"http://c": {**CONTRACT, "role": "fronting"}}}, 'contracts["http://c"].role'),

@@ -77,6 +77,17 @@ class Contract:
 
 
 @attrs.frozen
+class Standing:
+    """A contract, and whether it takes tunnels.
+
+    :ivar refusal: what clients are told where it takes none; empty where it does.
+    """
+
+    contract: Contract
+    refusal: str = ""
+
+
+@attrs.frozen
 class Grant:
     """Leave to open one tunnel.
 

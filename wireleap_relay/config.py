@@ -30,6 +30,7 @@ from wireleap_relay.configvalues import (
     seconds,
     umask,
     whole,
+    worker_count,
 )
 from wireleap_relay.exitpolicy import PRESETS, ExitPolicy, exit_policy
 from wireleap_relay.wire.encoding import read_json
@@ -129,6 +130,7 @@ class Config:
     :ivar auto_submit_interval: between rounds of submission; 0 turns it off.
     :ivar maxtime: longest life of a tunnel; 0 for no limit.
     :ivar timeout: of dialling.
+    :ivar workers: processes that serve clients; 0 for the daemon itself, None for one per processor core.
     :ivar drain_timeout: that open tunnels have to finish when the relay stops.
     :ivar bind_address: outgoing connections' own addresses, at most one of each family; empty for the system's choice.
     """
@@ -140,6 +142,7 @@ class Config:
     maxtime: Annotated[float, seconds(0.1, YEAR, or_zero=True)] = 0.0
     timeout: Annotated[float, seconds(0.01, HOUR)] = 5.0
     drain_timeout: Annotated[float, seconds(0, DAY)] = 30.0
+    workers: Annotated[int, worker_count] | None = None
     bufsize: Annotated[int, whole(1, 2**30)] = 4096
     network_usage: NetworkUsage = NetworkUsage()
     exit_policy: Annotated[ExitPolicy, exit_policy] = PRESETS["default"]

@@ -34,6 +34,7 @@ _CALENDAR = re.compile(
     re.ASCII,
 )
 _WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+_MOST_WORKERS = 256
 _LONGEST_SOCKET_PATH = 107  # bytes: Linux's sockaddr_un, less the NUL at its end
 
 
@@ -135,6 +136,15 @@ def whole(least: int, most: int) -> Callable[[Any], int]:
         return value
 
     return read
+
+
+def worker_count(value: Any) -> int | None:
+    """Read how many workers there are to be; None for as many as the machine suggests."""
+    if value == "auto":
+        return None
+    if type(value) is not int or not 0 <= value <= _MOST_WORKERS:
+        raise WireError(f'expected "auto", or a whole number from 0 to {_MOST_WORKERS}')
+    return value
 
 
 def limit(value: Any) -> int:

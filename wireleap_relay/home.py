@@ -126,6 +126,18 @@ class Home:
         """Where releases wait to be verified."""
         return self.path / "quarantine"
 
+    def read_config(self) -> bytes:
+        """Give the text of the config.
+
+        :raises HomeError: where there is none, or it can't be read.
+        """
+        try:
+            return self.config.read_bytes()
+        except FileNotFoundError:
+            raise HomeError(f"{self.config} is missing: make it out of {self.config_example.name}") from None
+        except OSError as e:
+            raise HomeError(f"{self.config}: {e.strerror}") from None
+
     def inside(self, name: str) -> Path:
         """Give a folder that the config names relative to the home."""
         return self.path / name

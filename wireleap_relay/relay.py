@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import sqlite3
 import time
@@ -18,26 +19,22 @@ from twisted.logger import Logger
 from wireleap_relay import __version__
 from wireleap_relay.admin.snapshot import api_status
 from wireleap_relay.config import Config, ConfigError, NetworkUsage, parse_config
+from wireleap_relay.contracts.book import Book
 from wireleap_relay.contracts.limits import GlobalLimit
 from wireleap_relay.contracts.office import Office
 from wireleap_relay.contracts.service import ContractSettings, ContractsService
 from wireleap_relay.contracts.submission import ContractSubmitter
 from wireleap_relay.home import Home, HomeError, Identity, write_durably
 from wireleap_relay.reload import applicable
-from wireleap_relay.tokens.admission import SharetokenAdmission
 from wireleap_relay.tokens.service import SubmissionService, TokenStoreService
-from wireleap_relay.tunnel.dial import Dialler, is_here
-from wireleap_relay.tunnel.listener import ListenerService
-from wireleap_relay.tunnel.opening import Doorway
-from wireleap_relay.tunnel.policy import DialPolicy
-from wireleap_relay.tunnel.registry import Registry
-from wireleap_relay.tunnel.resolver import Resolver
 from wireleap_relay.tunnel.tls import ServerTLS
 from wireleap_relay.upstream.service import UpstreamService
 from wireleap_relay.usage.meters import Meters
 from wireleap_relay.usage.service import UsageService, UsageSettings
 from wireleap_relay.usage.window import CalendarFrame, TimeFrame
 from wireleap_relay.wire.sharetoken import Sharetoken
+from wireleap_relay.workers.plane import DataPlane, Plane
+from wireleap_relay.workers.service import PublicIdentity, WorkersService
 
 _BOOKS = ("tokens", "usage")
 _DATABASE = "sharetokens.db"
@@ -52,8 +49,7 @@ class Parts:
 
     contracts: ContractsService
     submission: SubmissionService
-    listener: ListenerService
-    doorway: Doorway
+    plane: DataPlane
     usage: UsageService | None
 
 
@@ -97,7 +93,7 @@ class Relay(MultiService):
 
     def hurry(self) -> None:
         """Stop without waiting for tunnels or for directories."""
-        self._parts.listener.hurry()
+        self._parts.plane.hurry()
         self._parts.contracts.hurry()
 
     def reload(self) -> bool:
@@ -106,7 +102,8 @@ class Relay(MultiService):
         :returns: whether it could be used; the log says what was wrong.
         """
         try:
-            wanted, warnings = read_config(self._home)
+            source = self._home.read_config()
+            wanted, warnings = parse_config(source)
         except (HomeError, ConfigError) as e:
             self._log.error("The config is not used, and nothing has changed: {why}", why=str(e))
             return False
@@ -116,10 +113,7 @@ class Relay(MultiService):
         for path in kept:
             self._log.warn("{path} can't change while the relay runs: restart it for that", path=path)
         parts = self._parts
-        parts.doorway.maxtime = config.maxtime
-        parts.doorway.dialler.timeout = config.timeout
-        parts.doorway.dialler.apply(_policy(config))
-        parts.listener.drain_timeout = config.drain_timeout
+        parts.plane.apply(config, source)
         parts.submission.apply(config.auto_submit_interval, _archive(self._home, config))
         if parts.usage is not None:
             parts.usage.apply(_usage_settings(self._home, config.network_usage))
@@ -143,72 +137,39 @@ class Relay(MultiService):
         return api_status(bool(self.running), contracts.status(), reading, contracts.usage())
 
 
-def read_config(home: Home) -> tuple[Config, list[str]]:
-    """Read a home's config.
-
-    :returns: it, and warnings.
-    :raises HomeError: where the file is missing or can't be read.
-    :raises ConfigError: where it is wrong.
-    """
-    try:
-        text = home.config.read_bytes()
-    except FileNotFoundError:
-        raise HomeError(f"{home.config} is missing: make it out of {home.config_example.name}") from None
-    except OSError as e:
-        raise HomeError(f"{home.config}: {e.strerror}") from None
-    return parse_config(text)
-
-
 def make_relay(reactor: Any, home: Home, config: Config, identity: Identity) -> Relay:
     """Make a relay: a tree of services, each found by its name.
 
     ``upstream`` talks to contracts and directories, ``tokens`` keeps what the
-    relay is paid with, ``submission`` hands it in, ``resolver`` looks names up,
-    ``listener`` serves clients,
+    relay is paid with, ``submission`` hands it in, ``plane`` serves clients,
     ``usage`` measures, where the config has a ``network_usage.timeframe`` or
     ``network_usage.start``; ``contracts`` keeps the relay enrolled. They start
     in this order.
     """
     relay = identity.key.public_key
     upstream = UpstreamService(reactor, identity.key)
-    registry = Registry(reactor, relay)
+    meters, book = Meters(), Book()
+    store = TokenStoreService(reactor, home.sharetokens / _DATABASE, time.time)
+    plane = _make_plane(reactor, home, config, identity, book, store, meters)
     office = Office(
         clock=reactor,
         relay=relay,
         upstream=upstream,
-        tunnels=registry,
+        tunnels=plane,
         upgrades=_UpgradeNotices(),
         chance=random.random,
         drain_timeout=config.drain_timeout,
         global_limit=_global_limit(config),
+        book=book,
     )
     contracts = ContractsService(office, _contracts(config), __version__)
-    meters = Meters()
-    store = TokenStoreService(reactor, home.sharetokens / _DATABASE, time.time)
     submission = SubmissionService(
         reactor,
         store,
-        ContractSubmitter(contracts.book, upstream),
+        ContractSubmitter(book, upstream),
         time.time,
         config.auto_submit_interval,
         _archive(home, config),
-    )
-    resolver = Resolver(reactor)
-    doorway = Doorway(
-        relay,
-        SharetokenAdmission(relay, contracts.book, store, meters, time.time),
-        Dialler(reactor, _policy(config), config.timeout, resolver),
-        registry,
-        reactor,
-        config.maxtime,
-    )
-    listener = ListenerService(
-        reactor,
-        interface=config.address.host,
-        port=config.address.port,
-        tls=ServerTLS(identity.certificate, identity.tls_key),
-        doorway=doorway,
-        drain_timeout=config.drain_timeout,
     )
     usage = None
     if config.network_usage.measured:
@@ -222,13 +183,12 @@ def make_relay(reactor: Any, home: Home, config: Config, identity: Identity) -> 
             active=lambda: {status.id for status in contracts.status() if status.id is not None},
             seen=contracts.usage_seen,
         )
-    parent = Relay(home, config, Parts(contracts, submission, listener, doorway, usage))
+    parent = Relay(home, config, Parts(contracts, submission, plane, usage))
     named: dict[str, Service | None] = {
         "upstream": upstream,
         "tokens": store,
         "submission": submission,
-        "resolver": resolver,
-        "listener": listener,
+        "plane": plane,
         "usage": usage,
         "contracts": contracts,
     }
@@ -237,6 +197,26 @@ def make_relay(reactor: Any, home: Home, config: Config, identity: Identity) -> 
             service.setName(name)
             service.setServiceParent(parent)
     return parent
+
+
+def _make_plane(
+    reactor: Any,
+    home: Home,
+    config: Config,
+    identity: Identity,
+    book: Book,
+    store: TokenStoreService,
+    meters: Meters,
+) -> Plane | WorkersService:
+    relay = identity.key.public_key
+    cores = len(os.sched_getaffinity(0))
+    count = config.workers if config.workers is not None else cores if cores > 1 else 0
+    if not count:
+        tls = ServerTLS(identity.certificate, identity.tls_key)
+        return Plane(reactor, config, relay, tls, book=book, store=store, usage=meters)
+    known_by = PublicIdentity(relay, identity.certificate, identity.tls_key)
+    source = home.read_config()
+    return WorkersService(reactor, count, config, source, known_by, book=book, store=store, usage=meters)
 
 
 # What the parts are told out of the config
@@ -248,10 +228,6 @@ def _contracts(config: Config) -> dict[str, ContractSettings]:
 
 def _global_limit(config: Config) -> GlobalLimit:
     return GlobalLimit(config.network_usage.global_limit, config.network_usage.global_soft)
-
-
-def _policy(config: Config) -> DialPolicy:
-    return DialPolicy.from_config(config, is_here)
 
 
 def _usage_settings(home: Home, usage: NetworkUsage) -> UsageSettings:

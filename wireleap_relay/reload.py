@@ -21,6 +21,9 @@ def applicable(old: Config, new: Config) -> tuple[Config, list[str]]:
     if new.rest_api != old.rest_api:
         kept.append("rest_api")
         new = attrs.evolve(new, rest_api=old.rest_api)
+    if new.workers != old.workers:
+        kept.append("workers")
+        new = attrs.evolve(new, workers=old.workers)
     if new.network_usage.measured != old.network_usage.measured:
         kept.append("network_usage.timeframe and network_usage.start (measuring on or off)")
         measured = attrs.evolve(new.network_usage, timeframe=old.network_usage.timeframe, start=old.network_usage.start)

@@ -10,9 +10,9 @@ from twisted.application.service import IService
 from twisted.logger import Logger
 from twisted.python import usage
 
-from wireleap_relay.config import Config, ConfigError
+from wireleap_relay.config import Config, ConfigError, parse_config
 from wireleap_relay.home import Home, HomeError, Identity, find_home
-from wireleap_relay.relay import make_relay, read_config
+from wireleap_relay.relay import make_relay
 from wireleap_relay.signals import SignalService
 
 
@@ -58,7 +58,7 @@ def load(home: Home) -> tuple[Config, Identity, list[str]]:
     :raises HomeError: where a file is missing or broken.
     :raises ConfigError: where the config is wrong.
     """
-    config, warnings = read_config(home)
+    config, warnings = parse_config(home.read_config())
     return config, home.load_identity(), warnings
 
 

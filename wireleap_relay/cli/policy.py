@@ -7,8 +7,8 @@ from argparse import ArgumentParser, Namespace
 
 from wireleap_relay.boundaries import Refused
 from wireleap_relay.cli.command import FAILED, OK, Command, CommandError, warn
+from wireleap_relay.config import parse_config
 from wireleap_relay.home import Home
-from wireleap_relay.relay import read_config
 from wireleap_relay.tunnel.dial import is_here
 from wireleap_relay.tunnel.policy import DialPolicy
 from wireleap_relay.wire.address import Address
@@ -17,7 +17,7 @@ from wireleap_relay.wire.errors import WireError
 
 def _policy(arguments: Namespace) -> int:
     home: Home = arguments.home
-    config, warnings = read_config(home)
+    config, warnings = parse_config(home.read_config())
     warn(warnings)
     remote = _read(arguments.remote)
     policy = DialPolicy.from_config(config, is_here)

@@ -74,6 +74,7 @@ class RelayProcess(Service):
             "drain_timeout": "2s",
             "contracts": {contract: {"address": address, "role": role}},
             "danger_zone": {"allow_loopback": True},
+            "workers": 0,  # several relays share this machine
         }
         write_json_durably(self._home.config, config)
 

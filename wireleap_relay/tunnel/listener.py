@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -67,10 +68,15 @@ class ListenerService(Service):
         drain_timeout: float,
         limits: SessionLimits | None = None,
         patience: Patience | None = None,
+        bound: socket.socket | None = None,
     ) -> None:
-        """Listen on an interface (empty for all) and a port (0 for any)."""
+        """Listen on an interface (empty for all) and a port (0 for any).
+
+        :param bound: a socket that listens already, instead; the service closes it.
+        """
         self._reactor = reactor
         self._interface = interface
+        self._bound = bound
         self._wanted_port = port
         self._doorway = doorway
         self.drain_timeout = drain_timeout
@@ -93,7 +99,11 @@ class ListenerService(Service):
         :raises twisted.internet.error.CannotListenError: where the address is taken or not ours.
         """
         super().startService()
-        self._port = self._reactor.listenTCP(self._wanted_port, self._factory, interface=self._interface)
+        if self._bound is None:
+            self._port = self._reactor.listenTCP(self._wanted_port, self._factory, interface=self._interface)
+        else:
+            self._port = self._reactor.adoptStreamPort(self._bound.fileno(), self._bound.family, self._factory)
+            self._bound.close()
         self._watch.start(1.0, now=False)
         self._log.info("Listening on port {port}", port=self.status().port)
 

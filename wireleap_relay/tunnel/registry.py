@@ -43,6 +43,10 @@ class Registry:
         """Give the present figures."""
         return TunnelCounts(sum(map(len, self._open.values())), self._opened, dict(self._refused))
 
+    def open_by_contract(self) -> dict[PublicKey, int]:
+        """Count the open tunnels of each contract that has had any."""
+        return {contract: len(splices) for contract, splices in self._open.items()}
+
     def refused(self, code: int) -> None:
         """Count a tunnel that was not to be."""
         self._refused[code] += 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from wireleap_relay.boundaries import Meter
 from wireleap_relay.wire.keys import PublicKey
 
@@ -16,6 +18,10 @@ class Meters:
     def meter(self, contract: PublicKey) -> Meter:
         """Give the one meter of a contract."""
         return self._meters.setdefault(contract, Meter())
+
+    def all(self) -> Mapping[PublicKey, Meter]:
+        """Give every contract's meter."""
+        return self._meters
 
     def totals(self) -> dict[PublicKey, int]:
         """Give each contract's bytes so far, both directions together."""

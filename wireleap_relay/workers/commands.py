@@ -1,0 +1,196 @@
+"""What the daemon and its workers say to each other (AMP, over a socket that only they have)."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+import attrs
+from twisted.protocols.amp import Argument, Command, ListOf, String, Unicode
+
+from wireleap_relay.boundaries import Contract, Standing
+from wireleap_relay.wire.address import Address
+from wireleap_relay.wire.encoding import read_json
+from wireleap_relay.wire.keys import PublicKey
+from wireleap_relay.wire.status import Status
+from wireleap_relay.wire.structure import structure
+
+_Arguments = list[tuple[bytes, Any]]
+
+#: Bytes of sharetokens in one deposit: AMP carries values of up to 65,535.
+DEPOSIT_SIZE = 60_000
+LONGEST_LINE = 16_000
+
+
+class Packed(Argument):
+    """Bytes that may be longer than AMP's values: a config repeats itself."""
+
+    def fromString(self, inString: bytes) -> bytes:
+        """Unpack."""
+        return zlib.decompress(inString)
+
+    def toString(self, inObject: bytes) -> bytes:
+        """Pack."""
+        return zlib.compress(inObject)
+
+
+class Standings(Argument):
+    """What the book of contracts says."""
+
+    def fromString(self, inString: bytes) -> list[Standing]:
+        """Read them."""
+        return [
+            Standing(
+                Contract(
+                    fields["url"],
+                    PublicKey.from_text(fields["id"]),
+                    fields["role"],
+                    Address.from_text(fields["address"]),
+                ),
+                fields["refusal"],
+            )
+            for fields in json.loads(inString)
+        ]
+
+    def toString(self, inObject: Iterable[Standing]) -> bytes:
+        """Write them."""
+        fields = [
+            {
+                "url": standing.contract.url,
+                "id": str(standing.contract.id),
+                "role": standing.contract.role,
+                "address": str(standing.contract.address),
+                "refusal": standing.refusal,
+            }
+            for standing in inObject
+        ]
+        return json.dumps(fields).encode()
+
+
+class Key(Argument):
+    """A public key."""
+
+    def fromString(self, inString: bytes) -> PublicKey:
+        """Read it."""
+        return PublicKey(inString)
+
+    def toString(self, inObject: PublicKey) -> bytes:
+        """Write it."""
+        return inObject.raw
+
+
+class StatusText(Argument):
+    """A status that clients are told."""
+
+    def fromString(self, inString: bytes) -> Status:
+        """Read it."""
+        return Status.from_json(inString)
+
+    def toString(self, inObject: Status) -> bytes:
+        """Write it."""
+        return inObject.to_json().encode()
+
+
+@attrs.frozen
+class Report:
+    """A worker's counters since its start, by contract where that matters.
+
+    :ivar from_clients: payload bytes.
+    :ivar from_targets: payload bytes.
+    :ivar open: tunnels right now.
+    :ivar refused: tunnels, by status code.
+    :ivar cpu_seconds: of processor time.
+    :ivar memory: resident, in bytes.
+    """
+
+    from_clients: dict[str, int]
+    from_targets: dict[str, int]
+    open: dict[str, int]
+    connections: int
+    opened: int
+    refused: dict[str, int]
+    cpu_seconds: float
+    memory: int
+
+
+class ReportText(Argument):
+    """A report."""
+
+    def fromString(self, inString: bytes) -> Report:
+        """Read it."""
+        return structure(read_json(inString), Report)
+
+    def toString(self, inObject: Report) -> bytes:
+        """Write it."""
+        return json.dumps(attrs.asdict(inObject)).encode()
+
+
+# From the daemon
+
+
+class Begin(Command):
+    """Serve clients on the socket that came along."""
+
+    arguments: ClassVar[_Arguments] = [
+        (b"relay", Key()),
+        (b"certificate", String()),
+        (b"key", String()),
+        (b"config", Packed()),
+        (b"book", Standings()),
+    ]
+
+
+class Reload(Command):
+    """Go by another config."""
+
+    arguments: ClassVar[_Arguments] = [(b"config", Packed())]
+
+
+class Read(Command):
+    """The book of contracts has changed."""
+
+    arguments: ClassVar[_Arguments] = [(b"book", Standings())]
+
+
+class Close(Command):
+    """End every tunnel of a contract."""
+
+    arguments: ClassVar[_Arguments] = [(b"contract", Key()), (b"status", StatusText())]
+
+
+class Drain(Command):
+    """Accept no more, let open tunnels finish; the answer comes when they have."""
+
+
+class Hurry(Command):
+    """Let them finish no longer."""
+
+
+# From a worker
+
+
+class Deposit(Command):
+    """Keep sharetokens.
+
+    The answer has a letter for each: ``n`` for one that is new and kept now,
+    ``u`` for one that was used before, ``f`` where the store has failed.
+    """
+
+    arguments: ClassVar[_Arguments] = [(b"tokens", ListOf(String()))]
+    response: ClassVar[_Arguments] = [(b"outcomes", String())]
+
+
+class Count(Command):
+    """Here are my counters."""
+
+    arguments: ClassVar[_Arguments] = [(b"report", ReportText())]
+    requiresAnswer = False
+
+
+class Log(Command):
+    """A line for the log, by its level as :class:`twisted.logger.LogLevel` has it."""
+
+    arguments: ClassVar[_Arguments] = [(b"level", Unicode()), (b"namespace", Unicode()), (b"line", Unicode())]
+    requiresAnswer = False

@@ -1,0 +1,144 @@
+"""The data plane of one process: it accepts clients, admits tunnels and carries them."""
+
+from __future__ import annotations
+
+import socket
+import time
+from typing import Any, Protocol
+
+import attrs
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred
+
+from wireleap_relay.boundaries import ContractBook, TokenStore, Tunnels, UsageSink
+from wireleap_relay.config import Config
+from wireleap_relay.tokens.admission import SharetokenAdmission
+from wireleap_relay.tunnel.dial import Dialler, is_here
+from wireleap_relay.tunnel.listener import ListenerService
+from wireleap_relay.tunnel.opening import Doorway
+from wireleap_relay.tunnel.policy import DialPolicy
+from wireleap_relay.tunnel.registry import Registry, TunnelCounts
+from wireleap_relay.tunnel.resolver import Resolver
+from wireleap_relay.tunnel.tls import ServerTLS
+from wireleap_relay.wire.keys import PublicKey
+from wireleap_relay.wire.status import Status
+
+
+@attrs.frozen
+class WorkerStatus:
+    """One worker's process.
+
+    :ivar state: starting, running or gone.
+    :ivar pid: 0 while there is none.
+    :ivar restarts: how often it had to be replaced.
+    :ivar cpu_seconds: of processor time so far.
+    :ivar memory: resident, in bytes.
+    """
+
+    number: int
+    state: str
+    pid: int
+    restarts: int
+    connections: int
+    tunnels: int
+    cpu_seconds: float
+    memory: int
+
+
+@attrs.frozen
+class PlaneStatus:
+    """What the data plane is doing.
+
+    :ivar port: the TCP port it is bound to; 0 while it is not.
+    :ivar connections: of clients, right now.
+    :ivar workers: none where the daemon does it itself.
+    """
+
+    port: int
+    connections: int
+    tunnels: TunnelCounts
+    workers: tuple[WorkerStatus, ...] = ()
+
+
+class DataPlane(Tunnels, Protocol):
+    """Serves clients, in this process or in others."""
+
+    def apply(self, config: Config, source: bytes) -> None:
+        """Go by another config from here on.
+
+        :param source: the text that it was read from.
+        """
+
+    def hurry(self) -> None:
+        """Stop without waiting for tunnels to finish."""
+
+    def status(self) -> PlaneStatus:
+        """Tell what it is doing."""
+
+
+class Plane(MultiService):
+    """The data plane in this process; see :class:`DataPlane`."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        config: Config,
+        relay: PublicKey,
+        tls: ServerTLS,
+        *,
+        book: ContractBook,
+        store: TokenStore,
+        usage: UsageSink,
+        bound: socket.socket | None = None,
+    ) -> None:
+        """Serve a relay's clients.
+
+        :param bound: a socket that listens already; without one the config's address is bound.
+        """
+        super().__init__()
+        self.setName("plane")
+        self.registry = Registry(reactor, relay)
+        resolver = Resolver(reactor)
+        resolver.setServiceParent(self)
+        self.doorway = Doorway(
+            relay,
+            SharetokenAdmission(relay, book, store, usage, time.time),
+            Dialler(reactor, DialPolicy.from_config(config, is_here), config.timeout, resolver),
+            self.registry,
+            reactor,
+            config.maxtime,
+        )
+        self.listener = ListenerService(
+            reactor,
+            interface=config.address.host,
+            port=config.address.port,
+            tls=tls,
+            doorway=self.doorway,
+            drain_timeout=config.drain_timeout,
+            bound=bound,
+        )
+        self.listener.setServiceParent(self)
+
+    def apply(self, config: Config, source: bytes) -> None:
+        """Go by another config from here on."""
+        self.doorway.maxtime = config.maxtime
+        self.doorway.dialler.timeout = config.timeout
+        self.doorway.dialler.apply(DialPolicy.from_config(config, is_here))
+        self.listener.drain_timeout = config.drain_timeout
+
+    def hurry(self) -> None:
+        """Stop without waiting for tunnels to finish."""
+        self.listener.hurry()
+
+    def close(self, contract: PublicKey, status: Status) -> int:
+        """End every tunnel of a contract."""
+        return self.registry.close(contract, status)
+
+    def when_drained(self, contract: PublicKey) -> Deferred[None]:
+        """Wait until a contract has no open tunnel; it may be cancelled."""
+        return self.registry.when_drained(contract)
+
+    def status(self) -> PlaneStatus:
+        """Tell what it is doing."""
+        listener = self.listener.status()
+        return PlaneStatus(listener.port, listener.connections, listener.tunnels)

@@ -1,0 +1,273 @@
+"""One worker, as its daemon sees it: a process, and a socket to talk with it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Mapping
+from typing import Any, Protocol, cast
+
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.error import ConnectionDone, ConnectionLost, ProcessExitedAlready
+from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.protocol import Factory, ProcessProtocol, connectionDone
+from twisted.logger import Logger, LogLevel
+from twisted.protocols.amp import AMP, Command
+from twisted.python.failure import Failure
+
+from wireleap_relay.boundaries import TokenStore
+from wireleap_relay.wire.errors import WireError
+from wireleap_relay.wire.keys import PublicKey
+from wireleap_relay.wire.sharetoken import Sharetoken
+from wireleap_relay.workers import commands
+from wireleap_relay.workers.plane import WorkerStatus
+from wireleap_relay.workers.worker import CONTROL, LISTENING
+
+#: Seconds that a worker has to live for its end to be the first in a row.
+_LONG_LIFE = 30.0
+_LONGEST_WAIT = 30.0
+#: Seconds that a worker has to end in when it has nothing left to do.
+_PATIENCE = 5.0
+
+_NOTHING = commands.Report({}, {}, {}, 0, 0, {}, 0.0, 0)
+
+
+class Employer(Protocol):
+    """Whom a worker works for."""
+
+    @property
+    def tokens(self) -> TokenStore:
+        """Where sharetokens are kept."""
+
+    def beginning(self) -> Mapping[str, Any]:
+        """Give what a new worker is told."""
+
+    def counted(self, number: int, carried: Mapping[PublicKey, tuple[int, int]]) -> None:
+        """Count what a worker has carried since it was last heard of, by contract: from clients, from targets."""
+
+    def gone(self, number: int) -> None:
+        """A worker is gone, and its tunnels with it."""
+
+
+class WorkerProcess:
+    """Keeps one worker running; each of its processes takes over the socket that listens.
+
+    :ivar opened: tunnels so far, of all of its processes.
+    :ivar refused: tunnels so far, by status code.
+    """
+
+    _log = Logger()
+
+    def __init__(self, reactor: Any, number: int, employer: Employer) -> None:
+        """Employ a worker; it starts later."""
+        self.number = number
+        self._reactor = reactor
+        self._employer = employer
+        self._listening: socket.socket | None = None
+        self._link: _Link | None = None
+        self._process: Any = None
+        self._ended: Deferred[None] | None = None
+        self._retry: IDelayedCall | None = None
+        self._began = 0.0
+        self._deaths = 0
+        self._restarts = 0
+        self._stopping = False
+        self._report = _NOTHING
+        self._before = (0, dict[int, int]())
+
+    @property
+    def is_running(self) -> bool:
+        """Whether there is a process that may have tunnels."""
+        return self._link is not None
+
+    @property
+    def opened(self) -> int:
+        """Tunnels so far."""
+        return self._before[0] + self._report.opened
+
+    @property
+    def refused(self) -> dict[int, int]:
+        """Tunnels that were not to be so far, by status code."""
+        refused = dict(self._before[1])
+        for code, count in self._report.refused.items():
+            refused[int(code)] = refused.get(int(code), 0) + count
+        return refused
+
+    def open(self, contract: PublicKey) -> int:
+        """Give a contract's open tunnels, as last heard of."""
+        return self._report.open.get(str(contract), 0)
+
+    def status(self) -> WorkerStatus:
+        """Tell what it is doing."""
+        state = "gone" if self._link is None else "running" if self._report.memory else "starting"
+        return WorkerStatus(
+            self.number,
+            state,
+            self._process.pid or 0 if self._process is not None else 0,
+            self._restarts,
+            self._report.connections,
+            sum(self._report.open.values()),
+            self._report.cpu_seconds,
+            self._report.memory,
+        )
+
+    def start(self, listening: socket.socket) -> None:
+        """Start the first process."""
+        self._listening = listening
+        self._stopping = False
+        self._spawn()
+
+    def tell(self, command: type[Command], **arguments: Any) -> None:
+        """Tell the worker something, if there is one; one that comes later is told in the beginning."""
+        if self._link is not None:
+            self._link.callRemote(command, **arguments).addErrback(self._deaf)
+
+    def stop(self) -> Deferred[None]:
+        """Let its tunnels finish, then the process.
+
+        :returns: fires when that is gone.
+        """
+        self._stopping = True
+        if self._retry is not None and self._retry.active():
+            self._retry.cancel()
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        link, ended = self._link, self._ended
+        if link is None or ended is None:
+            return
+        drained = link.callRemote(commands.Drain)
+        drained.addErrback(self._deaf)
+        await DeferredList([drained, link.lost], fireOnOneCallback=True)
+        link.end()
+        killing = self._reactor.callLater(_PATIENCE, self._kill)
+        await ended
+        if killing.active():
+            killing.cancel()
+
+    def _kill(self) -> None:
+        self._log.warn("Worker {number} does not end by itself", number=self.number)
+        try:
+            self._process.signalProcess("KILL")
+        except ProcessExitedAlready:
+            return
+
+    def _spawn(self) -> None:
+        assert self._listening is not None  # noqa: S101 - start has it
+        ours, theirs = socket.socketpair()
+        self._began = self._reactor.seconds()
+        self._link = _Link(self)
+        self._ended = Deferred()
+        with ours, theirs, open(os.devnull, "rb") as nothing:
+            ours.setblocking(False)
+            files = {0: nothing.fileno(), 1: 1, 2: 2, CONTROL: theirs.fileno(), LISTENING: self._listening.fileno()}
+            command = [sys.executable, "-P", "-m", "wireleap_relay.workers"]
+            environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+            process = _Process(self._ended)
+            self._process = self._reactor.spawnProcess(process, sys.executable, command, environment, childFDs=files)
+            link = self._link
+            factory = Factory.forProtocol(lambda: link)
+            factory.noisy = False
+            self._reactor.adoptStreamConnection(ours.fileno(), socket.AF_UNIX, factory)
+        self._link.callRemote(commands.Begin, **self._employer.beginning()).addErrback(self._deaf)
+
+    def _deaf(self, failure: Failure) -> None:
+        """A worker that dies can't answer; whatever else it is, is told."""
+        if failure.check(ConnectionDone, ConnectionLost):
+            return
+        self._log.failure("Worker {number} could not do what it was told", failure, number=self.number)
+
+    # What its link hears
+
+    def heard(self, report: commands.Report) -> None:
+        """Count."""
+        before, self._report = self._report, report
+        carried = {
+            PublicKey.from_text(contract): (
+                size - before.from_clients.get(contract, 0),
+                report.from_targets[contract] - before.from_targets.get(contract, 0),
+            )
+            for contract, size in report.from_clients.items()
+        }
+        self._employer.counted(self.number, {key: sizes for key, sizes in carried.items() if any(sizes)})
+
+    async def deposit(self, tokens: list[bytes]) -> bytes:
+        """Keep sharetokens; see :class:`wireleap_relay.workers.commands.Deposit`."""
+        keeping = [self._keep(token) for token in tokens]
+        results = await DeferredList(keeping, consumeErrors=True)
+        return b"".join((b"n" if new else b"u") if kept else b"f" for kept, new in results)
+
+    def _keep(self, text: bytes) -> Deferred[bool]:
+        try:
+            token = Sharetoken.from_json(text)
+        except WireError:
+            failed: Deferred[bool] = Deferred()
+            failed.errback(Failure())
+            return failed
+        return self._employer.tokens.deposit(token)
+
+    def lost(self, link: _Link) -> None:
+        """The process is going, or gone; unless that was wanted there is soon another one."""
+        if link is not self._link:
+            return
+        self._link = None
+        self._before = (self.opened, self.refused)
+        self._report = _NOTHING
+        self._employer.gone(self.number)
+        if self._stopping:
+            return
+        self._deaths = self._deaths + 1 if self._reactor.seconds() - self._began < _LONG_LIFE else 1
+        self._restarts += 1
+        delay = 0.0 if self._deaths == 1 else min(2.0 ** (self._deaths - 2), _LONGEST_WAIT)
+        self._log.error(
+            "Worker {number} has died; another one takes its place in {delay} s", number=self.number, delay=delay
+        )
+        self._retry = self._reactor.callLater(delay, self._spawn)
+
+
+class _Process(ProcessProtocol):
+    def __init__(self, ended: Deferred[None]) -> None:
+        self._ended = ended
+
+    def processEnded(self, reason: Failure) -> None:
+        self._ended.callback(None)
+
+
+class _Link(AMP):
+    """The daemon's end of the socket between it and a worker.
+
+    :ivar lost: fires when the worker is gone.
+    """
+
+    _log = Logger()
+
+    def __init__(self, worker: WorkerProcess) -> None:
+        super().__init__()
+        self._worker = worker
+        self.lost: Deferred[None] = Deferred()
+
+    @commands.Count.responder
+    def count(self, report: commands.Report) -> dict[str, Any]:
+        self._worker.heard(report)
+        return {}
+
+    @commands.Deposit.responder
+    def deposit(self, tokens: list[bytes]) -> Deferred[dict[str, Any]]:
+        kept: Deferred[bytes] = Deferred.fromCoroutine(self._worker.deposit(tokens))
+        return kept.addCallback(lambda outcomes: {"outcomes": outcomes})
+
+    @commands.Log.responder
+    def log(self, level: str, namespace: str, line: str) -> dict[str, Any]:
+        log = Logger(namespace or "wireleap_relay.workers")
+        log.emit(LogLevel.levelWithName(level), "{line}", line=line, worker=self._worker.number)
+        return {}
+
+    def end(self) -> None:
+        """The worker is needed no longer: it ends with this."""
+        cast("Any", self.transport).loseConnection()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        super().connectionLost(reason)
+        self.lost.callback(None)
+        self._worker.lost(self)

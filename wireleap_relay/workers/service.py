@@ -1,0 +1,192 @@
+"""The daemon's side: keeps workers running, and is their data plane to the rest of the relay."""
+
+from __future__ import annotations
+
+import socket
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.logger import Logger
+
+from wireleap_relay.boundaries import TokenStore, UsageSink
+from wireleap_relay.config import Config
+from wireleap_relay.contracts.book import Book
+from wireleap_relay.tunnel.registry import TunnelCounts
+from wireleap_relay.wire.keys import PublicKey
+from wireleap_relay.wire.status import Status
+from wireleap_relay.workers import commands
+from wireleap_relay.workers.plane import PlaneStatus
+from wireleap_relay.workers.process import WorkerProcess
+from wireleap_relay.workers.sockets import bind
+
+
+@attrs.frozen
+class PublicIdentity:
+    """What clients know the relay by; its signing key is none of a worker's business."""
+
+    relay: PublicKey
+    certificate: x509.Certificate
+    tls_key: Ed25519PrivateKey
+
+
+class WorkersService(Service):
+    """A number of workers; see :class:`wireleap_relay.workers.plane.DataPlane`."""
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        reactor: Any,
+        count: int,
+        config: Config,
+        source: bytes,
+        identity: PublicIdentity,
+        *,
+        book: Book,
+        store: TokenStore,
+        usage: UsageSink,
+    ) -> None:
+        """Serve a relay's clients.
+
+        :param source: the text that the config was read from.
+        """
+        self.setName("plane")
+        self._config = config
+        self._book = book
+        self._store = store
+        self._usage = usage
+        self._sockets: list[socket.socket] = []
+        self._port = 0
+        self._drained: dict[PublicKey, list[_Waiter]] = {}
+        self._begin = {
+            "relay": identity.relay,
+            "certificate": identity.certificate.public_bytes(Encoding.PEM),
+            "key": identity.tls_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
+            "config": source,
+        }
+        self._workers = [WorkerProcess(reactor, number, self) for number in range(count)]
+        book.read_on(self._book_changed)
+
+    def startService(self) -> None:
+        """Bind, and start the workers.
+
+        :raises CannotListenError: where the address is taken or not ours.
+        """
+        super().startService()
+        address = self._config.address
+        self._sockets = bind(address.host, address.port, len(self._workers))
+        self._port = self._sockets[0].getsockname()[1]
+        for worker, listening in zip(self._workers, self._sockets, strict=True):
+            worker.start(listening)
+        self._log.info("Listening on port {port} with {count} workers", port=self._port, count=len(self._workers))
+
+    def stopService(self) -> Deferred[Any]:
+        """Accept no more, let open tunnels finish, then let the workers go."""
+        super().stopService()
+        for listening in self._sockets:
+            listening.close()
+        return gatherResults([worker.stop() for worker in self._workers], consumeErrors=True)
+
+    def apply(self, config: Config, source: bytes) -> None:
+        """Go by another config from here on."""
+        self._begin["config"] = source
+        for worker in self._workers:
+            worker.tell(commands.Reload, config=source)
+
+    def hurry(self) -> None:
+        """Stop without waiting for tunnels to finish."""
+        for worker in self._workers:
+            worker.tell(commands.Hurry)
+
+    def close(self, contract: PublicKey, status: Status) -> int:
+        """End every tunnel of a contract.
+
+        :returns: how many there were when last heard of.
+        """
+        count = sum(worker.open(contract) for worker in self._workers)
+        for worker in self._workers:
+            worker.tell(commands.Close, contract=contract, status=status)
+        return count
+
+    def when_drained(self, contract: PublicKey) -> Deferred[None]:
+        """Wait until every worker has said that a contract has no open tunnel; it may be cancelled."""
+        waiter = _Waiter({worker.number for worker in self._workers if worker.is_running})
+        if not waiter.missing:
+            waiter.done.callback(None)
+        else:
+            self._drained.setdefault(contract, []).append(waiter)
+        return waiter.done
+
+    def status(self) -> PlaneStatus:
+        """Tell what they are doing."""
+        statuses = tuple(worker.status() for worker in self._workers)
+        refused: Counter[int] = Counter()
+        for worker in self._workers:
+            refused.update(worker.refused)
+        tunnels = TunnelCounts(
+            sum(status.tunnels for status in statuses), sum(worker.opened for worker in self._workers), dict(refused)
+        )
+        return PlaneStatus(
+            self._port if self.running else 0, sum(status.connections for status in statuses), tunnels, statuses
+        )
+
+    # What workers ask for
+
+    def beginning(self) -> Mapping[str, Any]:
+        """Give what a new worker is told."""
+        return {**self._begin, "book": self._book.standings()}
+
+    @property
+    def tokens(self) -> TokenStore:
+        """Where their sharetokens are kept."""
+        return self._store
+
+    def counted(self, number: int, carried: Mapping[PublicKey, tuple[int, int]]) -> None:
+        """Count what a worker has carried since it was last heard of."""
+        for contract, (from_clients, from_targets) in carried.items():
+            meter = self._usage.meter(contract)
+            meter.from_clients += from_clients
+            meter.from_targets += from_targets
+        self._heard_of(number)
+
+    def gone(self, number: int) -> None:
+        """A worker is gone, and its tunnels with it."""
+        self._heard_of(number)
+
+    def _heard_of(self, number: int) -> None:
+        for contract, waiters in list(self._drained.items()):
+            for waiter in waiters:
+                waiter.missing.discard(number)
+            if any(worker.open(contract) for worker in self._workers):
+                continue
+            self._drained[contract] = [waiter for waiter in waiters if not waiter.fire()]
+            if not self._drained[contract]:
+                del self._drained[contract]
+
+    def _book_changed(self) -> None:
+        for worker in self._workers:
+            worker.tell(commands.Read, book=self._book.standings())
+
+
+@attrs.define(eq=False)
+class _Waiter:
+    """Somebody who waits until each of some workers has been heard of."""
+
+    missing: set[int]
+    done: Deferred[None] = attrs.field(factory=lambda: Deferred(lambda _: None))
+
+    def fire(self) -> bool:
+        """Tell them, if it is time.
+
+        :returns: whether they need not be thought of any more.
+        """
+        if not self.missing and not self.done.called:
+            self.done.callback(None)
+        return self.done.called
