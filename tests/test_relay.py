@@ -27,9 +27,10 @@ from wireleap_relay.wire.address import Address
 
 class RelayTestCase(WorldTestCase):
     workers = 0
+    terms = Terms(duration=600.0)
 
     def setUp(self) -> None:
-        self.network = SandboxNetwork(reactor, time.time, terms=Terms(duration=2.0, submission_window=3.0))
+        self.network = SandboxNetwork(reactor, time.time, terms=self.terms)
         self.network.startService()
         self.addCleanup(self.network.stopService)
         self.home = Home(Path(self.mktemp()).absolute())
@@ -84,6 +85,8 @@ class RelayTestCase(WorldTestCase):
 
 
 class RelayTests(RelayTestCase):
+    terms = Terms(duration=2.0, submission_window=3.0)
+
     async def test_a_tunnel_is_paid_kept_submitted_and_archived(self) -> None:
         relay = self.make()
         self.start(relay)
