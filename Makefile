@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --progress-bar on
 
-.PHONY: sandbox test trial lint coverage clean
+.PHONY: sandbox test trial lint release coverage clean
 
 sandbox: .venv/relay.installed
 	$(BIN)/wireleap-relay sandbox --once
@@ -19,6 +19,11 @@ lint: .venv/dev.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# make release VERSION=0.7.1 KEY=release-key.asc [URL=https://...] [NEXT=next-public-key.asc]
+release: .venv/release.installed
+	@test -n "$(VERSION)" -a -n "$(KEY)" || { echo "make release: say VERSION=0.7.1 and KEY=FILE, with the OpenPGP key that signs"; exit 1; }
+	@$(BIN)/python release/build.py --version "$(VERSION)" --key "$(KEY)" $(if $(URL),--url "$(URL)") $(if $(NEXT),--also-trust "$(NEXT)")
 
 coverage: .venv/tests.installed
 	$(BIN)/coverage run -m pytest
@@ -43,3 +48,7 @@ clean:
 .venv/dev.installed: .venv/tests.installed
 	@echo "== Installing the linters"
 	@$(PIP) -e '.[dev]' && touch $@
+
+.venv/release.installed: .venv/relay.installed
+	@echo "== Installing what builds releases"
+	@$(PIP) -e '.[release]' && touch $@

@@ -344,3 +344,11 @@ def find_home(option: str | None, environment: Mapping[str, str], program: Path)
 def is_release(program: Path) -> bool:
     """Tell whether the program runs out of a single release file."""
     return program.is_file() and str(program.resolve()) in map(os.path.realpath, sys.path)
+
+
+def command(program: Path) -> list[str]:
+    """Give the words that run this software once more.
+
+    :param program: the file that runs.
+    """
+    return [sys.executable, *([str(program.resolve())] if is_release(program) else ["-m", "wireleap_relay"])]

@@ -16,7 +16,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
-from wireleap_relay.home import Home, write_json_durably
+from wireleap_relay.home import Home, command, write_json_durably
 from wireleap_relay.sandbox.circuit import Hop
 from wireleap_relay.wire.address import Address
 from wireleap_relay.wire.endpoint import Endpoint
@@ -92,9 +92,9 @@ class RelayProcess(Service):
         """Start the process."""
         super().startService()
         self._protocol = _Process(self.log)
-        command = [sys.executable, "-m", "wireleap_relay", "--home", str(self._home.path), "start", "--fg"]
+        words = [*command(Path(sys.argv[0])), "--home", str(self._home.path), "start", "--fg"]
         self._process = self._reactor.spawnProcess(
-            self._protocol, sys.executable, command, env=dict(os.environ), path=str(self._home.path)
+            self._protocol, sys.executable, words, env=dict(os.environ), path=str(self._home.path)
         )
 
     def stopService(self) -> Deferred[None]:

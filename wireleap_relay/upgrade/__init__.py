@@ -1,0 +1,1 @@
+"""Upgrades: releases that are verified, tried beside the running relay, and put back where they fail."""
