@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from wireleap_relay.tunnel.engine import SessionLimits
 from wireleap_relay.tunnel.session import Session
+from wireleap_relay.tunnel.settings import SessionLimits
 from wireleap_relay.tunnel.stream import Headers, Stream
 
 REQUEST: Headers = [

@@ -18,6 +18,7 @@ from twisted.internet.threads import deferToThread
 
 from tests.tunnel.world import Target, World, WorldTestCase, reactor
 from wireleap_relay.sandbox.tunnel import TunnelError
+from wireleap_relay.tunnel import dial
 from wireleap_relay.tunnel.connection import Patience
 from wireleap_relay.tunnel.session import Session
 from wireleap_relay.wire.address import Address
@@ -330,14 +331,10 @@ class DialTests(WorldTestCase):
     async def test_no_socket_for_datagrams(self) -> None:
         world = self.world()
 
-        class Poor:
-            def __getattr__(self, name: str) -> Any:
-                return getattr(reactor, name)
+        def too_poor(port: Any) -> None:
+            raise OSError(24, "Too many open files")
 
-            def listenUDP(self, *_: Any) -> None:
-                raise OSError(24, "Too many open files")
-
-        world.dialler._reactor = Poor()
+        self.patch(dial.UdpPort, "startListening", too_poor)
         error = await self.failing_tunnel(self.circuit(world), "127.0.0.1:53", "udp")
         self.assert_error(error, 502, "target", "dialling failed")
 

@@ -9,8 +9,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.tunnel.peers import REQUEST, RESPONSE, Pair, Recorder
 from wireleap_relay.tunnel import frames
-from wireleap_relay.tunnel.engine import SessionLimits
 from wireleap_relay.tunnel.session import Session
+from wireleap_relay.tunnel.settings import SessionLimits
 from wireleap_relay.tunnel.stream import HIGH_WATER, Headers, Stream
 
 DATA, WINDOW_UPDATE, PING, PRIORITY, RST = frames.DATA, frames.WINDOW_UPDATE, 6, 2, 3
@@ -127,8 +127,7 @@ class PairTests(SynchronousTestCase):
         pair = Pair(limits=SessionLimits(streams=2))
         # A peer that sends before it has read the limit.
         kept = [pair.open() for _ in range(2)]
-        pair.client._engine.remote_settings.max_concurrent_streams = 10
-        pair.client._engine.remote_settings.acknowledge()
+        pair.client.peer_streams = 10
         late = Recorder()
         late.stream = pair.client.open(REQUEST)
         late.stream.handler = late
@@ -482,15 +481,15 @@ class ViolationTests(SynchronousTestCase):
     def test_trailers_of_a_request(self) -> None:
         bench = Bench()
         handler = bench.open()
-        bench._client._engine.send_headers(1, [(b"checksum", b"1")], end_stream=True)
-        bench.feed(bench._client._engine.data_to_send())
+        bench._client.streams[1].finish([(b"checksum", b"1")])
+        bench.feed(bench._client.take())
         self.assertEqual(handler.trailers, [(b"checksum", b"1")])
 
     def test_malformed_trailers(self) -> None:
         bench = Bench()
         handler = bench.open()
-        bench._client._engine.send_headers(1, [(b":path", b"/")], end_stream=True)
-        self.assert_stream_error(bench, ErrorCodes.PROTOCOL_ERROR, bench._client._engine.data_to_send())
+        bench._client.streams[1].finish([(b":path", b"/")])
+        self.assert_stream_error(bench, ErrorCodes.PROTOCOL_ERROR, bench._client.take())
         self.assertEqual(handler.reset, ErrorCodes.PROTOCOL_ERROR)
 
     def test_ping_unknown_and_priority_frames(self) -> None:

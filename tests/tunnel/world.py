@@ -22,12 +22,12 @@ from wireleap_relay.sandbox.tunnel import Tunnel, TunnelError
 from wireleap_relay.tokens.admission import SharetokenAdmission
 from wireleap_relay.tunnel.connection import Patience
 from wireleap_relay.tunnel.dial import Dialler
-from wireleap_relay.tunnel.engine import SessionLimits
 from wireleap_relay.tunnel.listener import ListenerService
 from wireleap_relay.tunnel.opening import Doorway
 from wireleap_relay.tunnel.policy import DialPolicy
 from wireleap_relay.tunnel.registry import Registry
 from wireleap_relay.tunnel.resolver import Resolver
+from wireleap_relay.tunnel.settings import SessionLimits
 from wireleap_relay.tunnel.tls import ServerTLS
 from wireleap_relay.wire.address import Address
 from wireleap_relay.wire.keys import PublicKey, SigningKey

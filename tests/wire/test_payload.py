@@ -14,8 +14,9 @@ from tests.wire import strategies
 from wireleap_relay.wire.address import Address
 from wireleap_relay.wire.encoding import write_json
 from wireleap_relay.wire.errors import WireError
-from wireleap_relay.wire.payload import Connect, Ping, parse_payload
+from wireleap_relay.wire.payload import Connect, Ping, _plain_connect, parse_payload
 from wireleap_relay.wire.sharetoken import Sharetoken
+from wireleap_relay.wire.structure import structure
 from wireleap_relay.wire.versions import Version
 
 TOKEN = Sharetoken.from_json(write_json(SHARETOKENS[0]["json"]))
@@ -215,3 +216,31 @@ class RefusalTests(SynchronousTestCase):
         self.assertRefused(repeated, "a key is there twice")
         nul = PAYLOADS[0].replace("example.com", "example.com\\u0000")
         self.assertRefused(nul, "remote: expected a URL such as target://host:port or wireleap://host:port/path")
+
+
+class PlainTests(SynchronousTestCase):
+    """The short way to a request gives what cattrs gives, or leaves it to cattrs."""
+
+    def test_what_is_good(self) -> None:
+        for text in PAYLOADS:
+            fields = json.loads(text)
+            self.assertEqual(_plain_connect(fields), structure(fields, Connect))
+        fields = json.loads(changed(OPTIONAL))
+        self.assertEqual(_plain_connect(fields), structure(fields, Connect))
+
+    def test_what_is_not(self) -> None:
+        good = [2**63 - 1, -(2**63), "x", "tcp6", "udp", "target://10.0.0.1:1", "1.0.0", "f" * 32, "_" * 43, "A" * 43]
+        bad = [None, "", 5.0, True, [], {}, 2**63, -(2**63) - 1, "target://010.0.0.1:1", "f" * 31, "A" * 86]
+        compared = 0
+        for _, _, path in strategies.places(GOOD):
+            for value in (*good, *bad):
+                fields = json.loads(changed(path, value))
+                try:
+                    expected = structure(fields, Connect)
+                except WireError:
+                    expected = None
+                self.assertEqual(_plain_connect(fields), expected, f"{path} {value!r}")
+                compared += expected is not None
+            fields = json.loads(changed(path))
+            self.assertIsNone(_plain_connect(fields) if path not in (OPTIONAL, "command") else None)
+        self.assertGreater(compared, 30)

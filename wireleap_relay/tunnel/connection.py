@@ -1,4 +1,4 @@
-"""One client's connection: between the transport and the HTTP/2 session."""
+"""One client's connection: between its socket, TLS and the HTTP/2 session."""
 
 from __future__ import annotations
 
@@ -6,16 +6,14 @@ from typing import Any, cast
 
 import attrs
 from h2.errors import ErrorCodes
-from twisted.internet.interfaces import IHandshakeListener, IPushProducer
 from twisted.internet.protocol import Protocol, connectionDone
-from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
-from wireleap_relay.tunnel.engine import SessionLimits
 from wireleap_relay.tunnel.opening import Doorway
+from wireleap_relay.tunnel.outlet import Outlet
 from wireleap_relay.tunnel.session import Session
-from wireleap_relay.tunnel.tls import ALPN
+from wireleap_relay.tunnel.settings import SessionLimits
+from wireleap_relay.tunnel.tls import TLSConnection, TLSFailed
 
 
 @attrs.frozen
@@ -34,7 +32,6 @@ class Patience:
     closing: int = 5
 
 
-@implementer(IHandshakeListener, IPushProducer)
 class ClientConnection(Protocol):
     """A client, or another relay's client, over TLS.
 
@@ -42,16 +39,20 @@ class ClientConnection(Protocol):
     """
 
     session: Session | None = None
+    _outlet: Outlet
     _writing = False
     _closing = False
     _waited = 0
     _seen: tuple[object, ...] = ()
 
-    def __init__(self, doorway: Doorway, connections: set[ClientConnection], limits: SessionLimits) -> None:
+    def __init__(
+        self, tls: TLSConnection, doorway: Doorway, connections: set[ClientConnection], limits: SessionLimits
+    ) -> None:
         """Serve one client.
 
         :param connections: holds this as long as it is connected.
         """
+        self._tls = tls
         self._doorway = doorway
         self._connections = connections
         self._limits = limits
@@ -62,24 +63,33 @@ class ClientConnection(Protocol):
         """A TCP connection; TLS comes next."""
         self._connections.add(self)
         transport = cast("Any", self.transport)
+        # What Twisted logs while it works for a client it signs with this, which has the client's address in it.
+        transport.logstr = "client"
         transport.setTcpNoDelay(True)
         transport.setTcpKeepAlive(True)
-
-    def handshakeCompleted(self) -> None:
-        """TLS is up: HTTP/2 begins."""
-        transport = cast("TLSMemoryBIOProtocol", self.transport)
-        if transport.negotiatedProtocol != ALPN:
-            transport.abortConnection()
-            return
-        self.session = Session(wake=self._write, opened=self._doorway.request, limits=self._limits)
-        transport.registerProducer(self, True)
-        self._write()
+        self._outlet = Outlet(transport, self._drained)
 
     def dataReceived(self, data: bytes) -> None:
         """Bytes from the client."""
-        if self.session is not None and not self._closing:
-            self.session.receive(data)
-            self._write()
+        if self._closing:
+            return
+        try:
+            plain = self._tls.receive(data)
+        except TLSFailed:
+            self._say_for_tls()
+            self._hang_up()
+            return
+        self._say_for_tls()
+        if self.session is None:
+            if not self._tls.established:
+                return
+            self.session = Session(wake=self._write, opened=self._doorway.request, limits=self._limits)
+        if plain:
+            self.session.receive(plain)
+        self._write()
+        if plain is None:
+            self._outlet.write(self._tls.close())
+            self._hang_up()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The client is gone, and its tunnels with it."""
@@ -87,37 +97,47 @@ class ClientConnection(Protocol):
         if self.session is not None:
             self.session.connection_lost()
 
-    def pauseProducing(self) -> None:
-        """The client does not keep up."""
-        cast("Session", self.session).writable = False
-
-    def resumeProducing(self) -> None:
+    def _drained(self) -> None:
         """The client has caught up."""
-        cast("Session", self.session).writable = True
-        self._write()
+        if self.session is not None:
+            self.session.writable = True
+            self._write()
 
-    def stopProducing(self) -> None:
-        """The connection is gone; connectionLost follows."""
+    def _say_for_tls(self) -> None:
+        said = self._tls.said()
+        if said:
+            self._outlet.write(said)
 
     def _write(self) -> None:
         session = cast("Session", self.session)
         if self._writing or self._closing:
             return
         self._writing = True
+        outlet = self._outlet
         try:
             while session.writable and (data := session.take()):
-                cast("Any", self.transport).write(data)
+                outlet.write(self._tls.encrypt(data))
+                session.writable = not outlet.waiting
         finally:
             self._writing = False
         if session.closed or ((session.leaving or session.peer_leaving) and not session.streams):
             self._close()
 
     def _close(self) -> None:
+        """Say the last bytes. That the client closes its end then tells that it has them."""
+        if not self._closing:
+            self._outlet.write(self._tls.close())
+            self._end().loseWriteConnection()
+
+    def _hang_up(self) -> None:
+        """Close both ends, once what waits is sent."""
+        self._end().loseConnection()
+
+    def _end(self) -> Any:
         self._closing = True
         self._waited = 0
-        transport = cast("Any", self.transport)
-        transport.unregisterProducer()
-        transport.loseConnection()
+        self._outlet.forget()
+        return self.transport
 
     # The service's side
 

@@ -9,6 +9,7 @@ from ipaddress import ip_address
 from itertools import islice
 from typing import Any, Generic, TypeVar
 
+from twisted.internet import udp
 from twisted.internet.defer import Deferred, DeferredList, fail, succeed
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.error import (
@@ -21,6 +22,8 @@ from twisted.internet.error import (
 from twisted.internet.interfaces import IAddress, IConnector
 from twisted.internet.protocol import ClientFactory, DatagramProtocol, Protocol
 from twisted.internet.task import deferLater
+from twisted.logger import LogLevel
+from twisted.python import log
 from twisted.python.failure import Failure
 
 from wireleap_relay.boundaries import Refused
@@ -42,6 +45,7 @@ MOST_ADDRESSES = 8
 #: Seconds that IPv4 addresses wait for IPv6 ones (RFC 8305, section 3).
 RESOLUTION_DELAY = 0.05
 
+_NO_NEWS = {"log_level": LogLevel.debug}
 _FAMILIES: tuple[Family, ...] = ("6", "4")
 
 
@@ -52,6 +56,18 @@ class Dialled(Protocol):
     """
 
     connected_callback: Callable[[], None]
+
+
+class UdpPort(udp.Port):
+    """A socket whose begin and end are no news: there is one for each tunnel."""
+
+    def startListening(self) -> None:
+        """Bind."""
+        log.callWithContext(_NO_NEWS, super().startListening)
+
+    def connectionLost(self, reason: Any = None) -> None:
+        """The socket is closed."""
+        log.callWithContext(_NO_NEWS, super().connectionLost, reason)
 
 
 class _Attempt(ClientFactory, Generic[P]):
@@ -151,7 +167,8 @@ class Dialler:
 
     def _open_udp(self, host: str, remote_port: int, source: str | None, protocol: D) -> D:
         any_source = "::" if ":" in host else "0.0.0.0"  # noqa: S104 - connected right below
-        port = self._reactor.listenUDP(0, protocol, source or any_source, LARGEST_DATAGRAM)
+        port = UdpPort(0, protocol, source or any_source, LARGEST_DATAGRAM, self._reactor)
+        port.startListening()
         try:
             port.connect(host, remote_port)
         except OSError:

@@ -1,4 +1,4 @@
-"""HTTP/2 frames as bytes (RFC 9113, sections 4 and 6), for what does not go through h2."""
+"""HTTP/2 frames as bytes (RFC 9113, sections 4 and 6)."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from h2.errors import ErrorCodes
 
 DATA = 0x0
 HEADERS = 0x1
+PRIORITY = 0x2
+RST_STREAM = 0x3
 SETTINGS = 0x4
 PUSH_PROMISE = 0x5
+PING = 0x6
 GOAWAY = 0x7
 WINDOW_UPDATE = 0x8
 CONTINUATION = 0x9
@@ -19,8 +22,10 @@ END_STREAM = 0x1
 ACK = 0x1
 END_HEADERS = 0x4
 PADDED = 0x8
+WITH_PRIORITY = 0x20
 
 HEADER_SIZE = 9
+SETTING_SIZE = 6
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 LARGEST_WINDOW = 2**31 - 1
 STREAM_ID = 0x7FFFFFFF
@@ -54,6 +59,52 @@ def data_frames(stream_id: int, data: bytes, largest: int) -> Iterator[bytes | m
         yield piece
 
 
+def header_frames(stream_id: int, block: bytes, end: bool, largest: int) -> Iterator[bytes]:
+    """Write a block of header fields as HEADERS and CONTINUATION frames of at most ``largest`` bytes each."""
+    kind, flags = HEADERS, END_STREAM if end else 0
+    for start in range(0, len(block), largest):
+        piece = block[start : start + largest]
+        if start + largest >= len(block):
+            flags |= END_HEADERS
+        yield header(len(piece), kind, flags, stream_id) + piece
+        kind, flags = CONTINUATION, 0
+
+
+def header_block(frame: bytes) -> bytes | None:
+    """Give the part of a HEADERS frame that holds fields; None where the frame is malformed.
+
+    Priorities are read over, as RFC 9113, section 5.3.2, allows; but a stream that depends on itself is an error.
+    """
+    flags = frame[4]
+    start, end = HEADER_SIZE, len(frame)
+    if flags & PADDED:
+        if start == end:
+            return None
+        end -= frame[start]
+        start += 1
+    if flags & WITH_PRIORITY:
+        if end - start < 5 or depends_on_itself(frame, start):
+            return None
+        start += 5
+    return frame[start:end] if start <= end else None
+
+
+def depends_on_itself(frame: bytes, start: int) -> bool:
+    """Tell whether the priority at an offset makes a stream depend on itself."""
+    other: int = unpack_u32(frame, start)[0] ^ unpack_u32(frame, 5)[0]
+    return other & STREAM_ID == 0
+
+
+def rst_stream(stream_id: int, code: ErrorCodes | int) -> bytes:
+    """Write a RST_STREAM frame."""
+    return header(4, RST_STREAM, 0, stream_id) + _U32.pack(code)
+
+
+def ping_answer(frame: bytes) -> bytes:
+    """Write the answer to a PING frame."""
+    return header(8, PING, ACK, 0) + frame[HEADER_SIZE:]
+
+
 def window_update(stream_id: int, increment: int) -> bytes:
     """Write a WINDOW_UPDATE frame."""
     return header(4, WINDOW_UPDATE, 0, stream_id) + _U32.pack(increment)
@@ -63,6 +114,15 @@ def settings(values: dict[int, int]) -> bytes:
     """Write a SETTINGS frame."""
     body = b"".join(_SETTING.pack(key, value) for key, value in values.items())
     return header(len(body), SETTINGS, 0, 0) + body
+
+
+def iter_settings(frame: bytes) -> Iterator[tuple[int, int]]:
+    """Read the values in a SETTINGS frame."""
+    return _SETTING.iter_unpack(frame[HEADER_SIZE:])
+
+
+#: Says that a peer's settings hold from now on.
+SETTINGS_ANSWER = header(0, SETTINGS, ACK, 0)
 
 
 def goaway(last_stream_id: int, code: ErrorCodes | int) -> bytes:

@@ -14,12 +14,11 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.internet.protocol import Factory
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
-from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 
 from wireleap_relay.tunnel.connection import ClientConnection, Patience
-from wireleap_relay.tunnel.engine import SessionLimits
 from wireleap_relay.tunnel.opening import Doorway
 from wireleap_relay.tunnel.registry import TunnelCounts
+from wireleap_relay.tunnel.settings import SessionLimits
 from wireleap_relay.tunnel.tls import ServerTLS
 
 #: Seconds that clients have to take what their tunnels end with.
@@ -87,11 +86,7 @@ class ListenerService(Service):
         self._port: IListeningPort | None = None
         self._watch = LoopingCall(self._look_at_watch)
         self._watch.clock = reactor
-        plain = _Factory(lambda: ClientConnection(doorway, self._connections, self._limits))
-        self._factory = TLSMemoryBIOFactory(tls, False, plain, reactor)
-        # What leaves in one turn is written at once; there is nothing to gather.
-        self._factory.protocol = TLSMemoryBIOProtocol
-        self._factory.noisy = False
+        self._factory = _Factory(lambda: ClientConnection(tls.connection(), doorway, self._connections, self._limits))
 
     def startService(self) -> None:
         """Bind and accept.
@@ -101,11 +96,11 @@ class ListenerService(Service):
         super().startService()
         if self._bound is None:
             self._port = self._reactor.listenTCP(self._wanted_port, self._factory, interface=self._interface)
+            self._log.info("Listening on port {port}", port=self.status().port)
         else:
             self._port = self._reactor.adoptStreamPort(self._bound.fileno(), self._bound.family, self._factory)
             self._bound.close()
         self._watch.start(1.0, now=False)
-        self._log.info("Listening on port {port}", port=self.status().port)
 
     def stopService(self) -> Deferred[None]:
         """Accept no more, let open tunnels finish, then close what is left."""

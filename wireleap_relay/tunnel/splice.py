@@ -7,13 +7,12 @@ its socket is not read while more than ``HIGH_WATER`` waits for the client.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone, MessageLengthError
-from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer, ITCPTransport
+from twisted.internet.interfaces import IHalfCloseableProtocol, ITCPTransport
 from twisted.internet.protocol import DatagramProtocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -21,6 +20,7 @@ from zope.interface import implementer
 from wireleap_relay.boundaries import Meter
 from wireleap_relay.tunnel import answers
 from wireleap_relay.tunnel.dial import Dialled
+from wireleap_relay.tunnel.outlet import Outlet
 from wireleap_relay.tunnel.stream import Headers, Stream, StreamHandler
 from wireleap_relay.wire.status import Status
 
@@ -28,7 +28,7 @@ from wireleap_relay.wire.status import Status
 LINGER = 30.0
 #: Seconds without a datagram after which a UDP tunnel ends whose client has ended its side.
 UDP_LINGER = 10.0
-#: Bytes read from a target at once, and held for it before its client has to wait.
+#: Bytes read from a target at once.
 READ_SIZE = 128 * 1024
 #: Bytes of datagrams that wait for a slow client; more are dropped, as any router would.
 _DATAGRAMS_WAITING = 64 * 1024
@@ -69,6 +69,8 @@ class Splice(StreamHandler):
 
     def broke(self, description: str) -> None:
         """The target's side broke: the client has what came before, and then is told."""
+        if self.stream.closed:
+            return
         self.stream.finish(answers.ending(Status(410, description, self._origin)))
         self.stream.stop_peer()
 
@@ -80,17 +82,21 @@ class Splice(StreamHandler):
         raise NotImplementedError
 
 
-@implementer(IHalfCloseableProtocol, IPushProducer)
+@implementer(IHalfCloseableProtocol)
 class TcpSplice(Splice, Dialled):
     """A tunnel to a TCP target: the stream's handler and the target's protocol in one."""
 
     _begun = False
     _target_ended = False
     _client_ended = False
-    _slow = False
     _gone: Failure | None = None
     _owed = 0
-    _write: Callable[[bytes], None]
+    _outlet: Outlet
+
+    def __init__(self, stream: Stream, meter: Meter, origin: str, reactor: Any) -> None:
+        """Join a stream to a target."""
+        super().__init__(stream, meter, origin, reactor)
+        self._pieces: list[bytes] = []
 
     # The target's side
 
@@ -100,8 +106,7 @@ class TcpSplice(Splice, Dialled):
         transport.setTcpNoDelay(True)
         transport.setTcpKeepAlive(True)
         transport.bufferSize = READ_SIZE
-        transport.registerProducer(self, True)
-        self._write = transport.write
+        self._outlet = Outlet(transport, self._drained)
         transport.pauseProducing()
         self.connected_callback()
 
@@ -109,6 +114,7 @@ class TcpSplice(Splice, Dialled):
         """Let traffic flow."""
         self._begun = True
         super().begin(early, client_ended)
+        self._pass_on()
         if self._gone is not None:
             self._lost(self._gone)
         elif not self.stream.closed:
@@ -146,23 +152,34 @@ class TcpSplice(Splice, Dialled):
 
     def data_received(self, data: bytes, frame_done: bool) -> None:
         """Bytes for the target."""
-        size = len(data)
-        self._meter.from_clients += size
-        self._write(data)
-        if self._slow:
-            self._owed += size
-        else:
-            self.stream.credit(size)
+        if not self._pieces:
+            self.stream.when_all_is_read(self._pass_on)
+        self._pieces.append(data)
+
+    def _pass_on(self) -> None:
+        """Write in one go what came in one turn: a client's frames are small, and a write is dear."""
+        pieces = self._pieces
+        if not pieces:
+            return
+        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        pieces.clear()
+        self._meter.from_clients += len(data)
+        self._outlet.write(data)
+        self._owed += len(data)
+        if not self._outlet.waiting:
+            self._drained()
 
     def ended(self, trailers: Headers) -> None:
         """The client ended its side; the target may go on."""
+        self._pass_on()
         self._client_ended = True
-        self._unregister()
+        self._outlet.forget()
         cast("ITCPTransport", self.transport).loseWriteConnection()
         self._close_if_both_ended()
 
     def was_reset(self, code: int) -> None:
         """The client wants no more."""
+        self._pass_on()
         if self._client_ended:
             # All that it had to say was said in order: the target shall have it.
             timer = self._reactor.callLater(LINGER, self.abort)
@@ -183,27 +200,13 @@ class TcpSplice(Splice, Dialled):
 
     def abort(self) -> None:
         """Let the target go at once."""
-        self._unregister()
+        self._outlet.forget()
         cast("ITCPTransport", self.transport).abortConnection()
 
-    # What the target's socket says of its buffer
-
-    def pauseProducing(self) -> None:
-        """The target does not keep up: its client gets no more credit."""
-        self._slow = True
-
-    def resumeProducing(self) -> None:
-        """The target has caught up."""
-        self._slow = False
+    def _drained(self) -> None:
+        """The target has taken all there was: its client may send as much again."""
         owed, self._owed = self._owed, 0
         self.stream.credit(owed)
-
-    def stopProducing(self) -> None:
-        """The connection is gone; connectionLost follows."""
-
-    def _unregister(self) -> None:
-        # A transport with a producer does not close before the producer says so.
-        cast("Any", self.transport).unregisterProducer()
 
     def _close_if_both_ended(self) -> None:
         if self._client_ended and self._target_ended:

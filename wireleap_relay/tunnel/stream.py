@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Protocol
 
 from h2.errors import ErrorCodes
 
+from wireleap_relay.tunnel.fields import Fields
 from wireleap_relay.tunnel.windows import ReceiveWindow
 
 if TYPE_CHECKING:
     from wireleap_relay.tunnel.sender import Sender
-    from wireleap_relay.tunnel.session import Session
+    from wireleap_relay.tunnel.streams import Streams
 
-Headers = list[tuple[bytes, bytes]]
+Headers = Fields
 
 #: Bytes that wait for a slow client before its target is paused, and below
 #: which it is resumed. The bound for one tunnel is HIGH_WATER and one read.
@@ -53,6 +54,7 @@ class Stream:
     :ivar handler: hears of what the peer does; set it as soon as the stream is known.
     :ivar window: bytes the peer lets us send on this stream; may be below 0 (RFC 9113, section 6.9.2).
     :ivar receiving: what the peer may send.
+    :ivar answered: the response's headers have come; clients only.
     :ivar announced: bytes that the peer's content-length still promises; None without one.
     :ivar queued: bytes that wait to be sent.
     :ivar datagrams: each piece sent is a frame of its own, and one that no window takes whole is dropped.
@@ -66,6 +68,7 @@ class Stream:
         "_session",
         "_stops_peer",
         "announced",
+        "answered",
         "closed",
         "datagrams",
         "ended",
@@ -81,7 +84,7 @@ class Stream:
 
     handler: StreamHandler
 
-    def __init__(self, session: Session, sender: Sender, stream_id: int, window: int, receiving: ReceiveWindow) -> None:
+    def __init__(self, session: Streams, sender: Sender, stream_id: int, window: int, receiving: ReceiveWindow) -> None:
         self._session = session
         self._sender = sender
         self.id = stream_id
@@ -90,6 +93,7 @@ class Stream:
         self.queue: deque[bytes] = deque()
         self.queued = 0
         self.announced: int | None = None
+        self.answered = False
         self.datagrams = False
         self.scheduled = False
         self.ended = False
@@ -148,6 +152,10 @@ class Stream:
         """End both sides at once; what waits is dropped."""
         if not self.closed:
             self._session.reset(self, code)
+
+    def when_all_is_read(self, work: Callable[[], None]) -> None:
+        """Do some work when all that has come in this turn has been handed out."""
+        self._session.when_all_is_read.append(work)
 
     def credit(self, amount: int) -> None:
         """Let the peer send this much more: as many bytes have left the process."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from ipaddress import AddressValueError, IPv4Address, IPv6Address
+from ipaddress import AddressValueError, IPv6Address
 from typing import Any, Literal, cast
 
 import attrs
@@ -21,6 +21,7 @@ _URL = re.compile(
     re.ASCII,
 )
 _LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?", re.ASCII)
+_IPV4 = re.compile(r"(?:(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)(?:\.(?!$)|$)){4}", re.ASCII)
 _NUMBER = re.compile(r"\d+|0x[0-9a-f]*", re.ASCII | re.IGNORECASE)
 _DEFAULT_PORT = 443
 
@@ -37,11 +38,7 @@ def is_host(host: str) -> bool:
     if _NUMBER.fullmatch(labels[-1]):
         # A name can't end in a number (RFC 1123): then it has to be a whole IPv4 address,
         # and never one of the short, octal or hexadecimal forms that resolvers turn into another.
-        try:
-            IPv4Address(host)
-        except AddressValueError:
-            return False
-        return True
+        return _IPV4.fullmatch(host) is not None
     return len(host) <= 253 and all(map(_LABEL.fullmatch, labels))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import attrs
 
@@ -14,6 +14,7 @@ from wireleap_relay.wire.structure import structure
 from wireleap_relay.wire.versions import CLIENT_RELAY, Version
 
 Protocol = Literal["tcp", "tcp4", "tcp6", "udp", "udp4", "udp6"]
+_PROTOCOLS: frozenset[Any] = frozenset(get_args(Protocol))
 
 
 @attrs.frozen
@@ -66,7 +67,7 @@ def parse_payload(text: str | bytes) -> Ping | Connect:
         case "PING":
             return Ping()
         case "CONNECT":
-            connect = structure(fields, Connect)
+            connect = _plain_connect(fields) or structure(fields, Connect)
         case None:
             raise WireError("command: missing")
         case _:
@@ -74,3 +75,22 @@ def parse_payload(text: str | bytes) -> Ping | Connect:
     if not CLIENT_RELAY.compatible_with(connect.version):
         raise WireError(f"version: {connect.version} is not compatible with {CLIENT_RELAY}")
     return connect
+
+
+def _plain_connect(fields: dict[str, Any]) -> Connect | None:
+    """Make a request of fields that are as they should be; None where one isn't.
+
+    cattrs finds all mistakes and names them, for three times the price: it is
+    asked only where there is one. It would make the same of these fields.
+    """
+    try:
+        if fields["protocol"] not in _PROTOCOLS:
+            return None
+        return Connect(
+            fields["protocol"],
+            Address.from_text(fields["remote"]),
+            Sharetoken.from_fields(fields["token"]),
+            Version.from_text(fields["version"]),
+        )
+    except (KeyError, TypeError, WireError):
+        return None

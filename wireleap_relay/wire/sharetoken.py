@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from functools import lru_cache
 from typing import Any, NewType
 
 import attrs
@@ -11,10 +12,12 @@ import attrs
 from wireleap_relay.wire.encoding import write_json
 from wireleap_relay.wire.errors import WireError
 from wireleap_relay.wire.keys import PublicKey, Signature, SigningKey
-from wireleap_relay.wire.structure import converter, read
+from wireleap_relay.wire.structure import converter, read, whole_number
 
 _NONCE = re.compile(r"[0-9a-fA-F]{32}", re.ASCII)
 Nonce = NewType("Nonce", str)
+#: Contracts' statements remembered: one for each client's period.
+_STATEMENTS = 2000
 
 
 def _structure_nonce(value: Any, _: Any) -> Nonce:
@@ -46,6 +49,21 @@ class ContractStatement:
         text = f"{contract.public_key}:{settlement_open}:{settlement_close}"
         return cls(settlement_open, settlement_close, contract.public_key, contract.sign(text.encode()))
 
+    @classmethod
+    def from_fields(cls, fields: dict[str, Any]) -> ContractStatement:
+        """Make a statement of JSON data; a client sends the same one with each of its tokens.
+
+        :raises KeyError: where a field is missing.
+        :raises TypeError: where one is mistyped.
+        :raises WireError: where one is not what it should be.
+        """
+        return _known_statement(
+            whole_number(fields["settlement_open"]),
+            whole_number(fields["settlement_close"]),
+            fields["public_key"],
+            fields["signature"],
+        )
+
     @property
     def digest(self) -> str:
         """The text that the contract's signature covers."""
@@ -54,6 +72,13 @@ class ContractStatement:
     def verify(self) -> bool:
         """Tell whether the contract signed this."""
         return self.public_key.verify(self.signature, self.digest.encode())
+
+
+@lru_cache(maxsize=_STATEMENTS)
+def _known_statement(settlement_open: int, settlement_close: int, public_key: str, signature: str) -> ContractStatement:
+    return ContractStatement(
+        settlement_open, settlement_close, PublicKey.from_text(public_key), Signature.from_text(signature)
+    )
 
 
 @attrs.frozen
@@ -82,6 +107,30 @@ class Sharetoken:
         :raises WireError: naming each field that is missing or mistyped.
         """
         return read(text, cls)
+
+    @classmethod
+    def from_fields(cls, fields: dict[str, Any]) -> Sharetoken:
+        """Make a token of JSON data, at a third of the cost of :meth:`from_json`, which names what is wrong.
+
+        :raises KeyError: where a field is missing.
+        :raises TypeError: where one is mistyped.
+        :raises WireError: where one is not what it should be.
+        """
+        if type(fields) is not dict:
+            raise TypeError
+        share_key = fields.get("share_key", "")
+        if type(share_key) is not str:
+            raise TypeError
+        return cls(
+            whole_number(fields["version"]),
+            PublicKey.from_text(fields["public_key"]),
+            whole_number(fields["timestamp"]),
+            PublicKey.from_text(fields["relay_pubkey"]),
+            Signature.from_text(fields["signature"]),
+            _structure_nonce(fields["nonce"], Nonce),
+            ContractStatement.from_fields(fields["contract"]),
+            share_key,
+        )
 
     @classmethod
     def sign(

@@ -44,6 +44,16 @@ def _strict(wanted: type[Any]) -> Any:
     return read
 
 
+def whole_number(value: Any) -> int:
+    """Give a whole number of 64 bits.
+
+    :raises TypeError: where it is something else.
+    """
+    if type(value) is not int or not -_INT64 <= value < _INT64:
+        raise TypeError
+    return value
+
+
 def _from_text(kind: type[Signature] | type[PublicKey]) -> Any:
     def read(value: Any, _: Any) -> Any:
         if type(value) is not str:

@@ -8,7 +8,16 @@ from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import attrs
-from twisted.protocols.amp import Argument, Command, ListOf, String, Unicode
+from twisted.protocols.amp import (
+    Argument,
+    BinaryBoxProtocol,
+    BoxDispatcher,
+    Command,
+    CommandLocator,
+    ListOf,
+    String,
+    Unicode,
+)
 
 from wireleap_relay.boundaries import Contract, Standing
 from wireleap_relay.wire.address import Address
@@ -22,6 +31,15 @@ _Arguments = list[tuple[bytes, Any]]
 #: Bytes of sharetokens in one deposit: AMP carries values of up to 65,535.
 DEPOSIT_SIZE = 60_000
 LONGEST_LINE = 16_000
+
+
+class Link(BinaryBoxProtocol, BoxDispatcher, CommandLocator):
+    """AMP, without a line in the log for each connection."""
+
+    def __init__(self) -> None:
+        """Answer for oneself."""
+        BinaryBoxProtocol.__init__(self, self)
+        BoxDispatcher.__init__(self, self)
 
 
 class Packed(Argument):

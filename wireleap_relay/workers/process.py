@@ -13,7 +13,7 @@ from twisted.internet.error import ConnectionDone, ConnectionLost, ProcessExited
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import Factory, ProcessProtocol, connectionDone
 from twisted.logger import Logger, LogLevel
-from twisted.protocols.amp import AMP, Command
+from twisted.protocols.amp import Command
 from twisted.python.failure import Failure
 
 from wireleap_relay.boundaries import TokenStore
@@ -234,7 +234,7 @@ class _Process(ProcessProtocol):
         self._ended.callback(None)
 
 
-class _Link(AMP):
+class _Link(commands.Link):
     """The daemon's end of the socket between it and a worker.
 
     :ivar lost: fires when the worker is gone.

@@ -16,7 +16,6 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.protocol import connectionDone
 from twisted.internet.task import LoopingCall
 from twisted.logger import LogEvent, LogLevel, formatEvent
-from twisted.protocols.amp import AMP
 from twisted.python.failure import Failure
 
 from wireleap_relay.boundaries import Standing
@@ -37,7 +36,7 @@ CONTROL, LISTENING = 3, 4
 _COUNT_EVERY = 0.2
 
 
-class Worker(AMP):
+class Worker(commands.Link):
     """Does what the daemon says, and tells it what was carried.
 
     Without its daemon it can't keep sharetokens, so it ends when that is gone.
@@ -115,8 +114,9 @@ class Worker(AMP):
     def log(self, event: LogEvent) -> None:
         """Tell the daemon of an event; it keeps the log."""
         level = event.get("log_level", LogLevel.info)
-        if self.transport is None or level is LogLevel.debug:
-            return
+        ports = event.get("log_namespace") == "log_legacy" and not event.get("isError")
+        if self.transport is None or level is LogLevel.debug or ports:
+            return  # the daemon has told of the port that it shares with this process
         line = formatEvent(event)
         failure = event.get("log_failure")
         if failure is not None:
@@ -163,7 +163,7 @@ class DaemonStore:
     Tokens that come in one turn of the reactor travel together.
     """
 
-    def __init__(self, clock: Any, daemon: AMP) -> None:
+    def __init__(self, clock: Any, daemon: commands.Link) -> None:
         """Ask a daemon."""
         self._clock = clock
         self._daemon = daemon
