@@ -28,17 +28,23 @@ from wireleap_relay.wire.versions import Version
 WallClock = Callable[[], float]
 
 
+_REASONS = {400: "request", 408: "timeout", 500: "internal", 502: "unreachable"}
+
+
 class Refused(Exception):
     """A tunnel is not to be, or to be no longer; the code and the sentence are the client's to read.
 
     Codes as PROTOCOL's table in *The tunnel* has them. The sentence holds no
     address of the relay's own network, of the client or of the target.
+
+    :ivar reason: a word for the operator's figures.
     """
 
-    def __init__(self, code: int, description: str) -> None:
+    def __init__(self, code: int, description: str, reason: str = "") -> None:
         super().__init__(code, description)
         self.code = code
         self.description = description
+        self.reason = reason or _REASONS.get(code, "other")
 
 
 @attrs.define

@@ -63,8 +63,8 @@ class WorkerTests(test_relay.RelayTestCase):
         usage = relay._parts.usage
         assert usage is not None
         await self.until(lambda: usage.status().reading.total == 200)
-        self.assertGreater(first.cpu_seconds, 0)
-        self.assertGreater(first.memory, 10_000_000)
+        self.assertGreater(first.process.cpu_seconds, 0)
+        self.assertGreater(first.process.memory, 10_000_000)
 
     async def test_a_token_that_was_used_at_another_worker_is_refused(self) -> None:
         relay = await self.running()

@@ -103,7 +103,7 @@ def accepting(standing: Standing | None) -> Contract:
     :raises Refused: with 400, where it doesn't.
     """
     if standing is None:
-        raise Refused(400, "the relay does not serve this contract")
+        raise Refused(400, "the relay does not serve this contract", "contract")
     if standing.refusal:
-        raise Refused(400, standing.refusal)
+        raise Refused(400, standing.refusal, "contract")
     return standing.contract

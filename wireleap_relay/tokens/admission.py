@@ -37,14 +37,14 @@ class SharetokenAdmission:
         """
         token = connect.token
         if token.relay_pubkey != self._relay:
-            raise Refused(400, "the sharetoken is for another relay")
+            raise Refused(400, "the sharetoken is for another relay", "token")
         contract = self._contracts.accepting(token.contract.public_key)
         if token.contract.settlement_open <= self._clock():
-            raise Refused(400, "the sharetoken has expired")
+            raise Refused(400, "the sharetoken has expired", "token")
         if not self._statement_holds(token.contract):
-            raise Refused(400, "the sharetoken's contract signature does not verify")
+            raise Refused(400, "the sharetoken's contract signature does not verify", "token")
         if not token.verify():
-            raise Refused(400, "the sharetoken's signature does not verify")
+            raise Refused(400, "the sharetoken's signature does not verify", "token")
         return Grant(contract.id, self._usage.meter(contract.id), contract.role)
 
     def deposit(self, token: Sharetoken) -> Deferred[None]:
@@ -57,13 +57,13 @@ class SharetokenAdmission:
 
     def _deposited(self, new: bool) -> None:
         if not new:
-            raise Refused(400, "the sharetoken was used before")
+            raise Refused(400, "the sharetoken was used before", "duplicate")
 
     def _not_kept(self, failure: Failure) -> None:
         if failure.check(CancelledError):
             failure.raiseException()  # nobody waits for it any more
         # The store itself tells the operator why.
-        raise Refused(500, "the relay can't keep sharetokens at the moment")
+        raise Refused(500, "the relay can't keep sharetokens at the moment", "store")
 
     def _statement_holds(self, statement: ContractStatement) -> bool:
         """Verify a contract's statement, or remember that it was."""

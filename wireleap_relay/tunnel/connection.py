@@ -83,6 +83,7 @@ class ClientConnection(Protocol):
         if self.session is None:
             if not self._tls.established:
                 return
+            self._doorway.registry.greeted(True)
             self.session = Session(wake=self._write, opened=self._doorway.request, limits=self._limits)
         if plain:
             self.session.receive(plain)
@@ -96,6 +97,8 @@ class ClientConnection(Protocol):
         self._connections.discard(self)
         if self.session is not None:
             self.session.connection_lost()
+        else:
+            self._doorway.registry.greeted(False)
 
     def _drained(self) -> None:
         """The client has caught up."""

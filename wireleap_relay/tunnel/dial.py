@@ -217,12 +217,12 @@ class Dialler:
         if literal is None:
             failure = await self._look_up(remote.host, wanted, check)
             if failure is not None and not refusal:
-                return Refused(502, f"looking the name up failed: {failure}")
+                return Refused(502, f"looking the name up failed: {failure}", "name")
         elif literal in wanted:
             check([remote.host])
         else:
             return Refused(502, f"the address is not an IPv{wanted[0]} address")
-        return refusal[0] if refusal else Refused(502, "name not found")
+        return refusal[0] if refusal else Refused(502, "name not found", "name")
 
     async def _look_up(
         self, name: str, wanted: list[Family], found: Callable[[Iterable[str]], None]

@@ -55,7 +55,7 @@ class Doorway:
 
     def refuse(self, stream: Stream, refused: Refused, at_target: bool = False) -> None:
         """Answer with a reason for having no tunnel."""
-        self.registry.refused(refused.code)
+        self.registry.refused(refused.reason)
         origin = answers.TARGET if at_target else str(self.relay)
         answers.refuse(stream, Status(refused.code, refused.description, origin))
 
@@ -116,7 +116,13 @@ class _Opening:
             return kind(self._stream, grant.meter, origin, doorway.reactor)
 
         dial = doorway.dialler.udp if connect.is_udp else doorway.dialler.tcp
-        opened: Splice = await dial(connect, build)
+        began = doorway.reactor.seconds()
+        try:
+            opened: Splice = await dial(connect, build)
+        except Refused as e:
+            doorway.registry.dialled(e.reason, doorway.reactor.seconds() - began)
+            raise
+        doorway.registry.dialled("connected", doorway.reactor.seconds() - began)
         return opened
 
     def _failed(self, failure: Any) -> None:

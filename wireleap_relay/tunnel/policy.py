@@ -182,7 +182,7 @@ class DialPolicy:
         :raises Refused: where it isn't for this role.
         """
         if is_target and role != "backing" and not self.allow_targets:
-            raise Refused(400, f"{'an' if role == 'entropic' else 'a'} {role} relay dials relays only")
+            raise Refused(400, f"{'an' if role == 'entropic' else 'a'} {role} relay dials relays only", "policy")
 
     def check(self, host: str, port: int, is_target: bool) -> None:
         """Look at one address.
@@ -192,7 +192,7 @@ class DialPolicy:
         """
         decision = self.decide(host, port, is_target)
         if decision.refusal is not None:
-            raise Refused(400, decision.refusal)
+            raise Refused(400, decision.refusal, "policy")
 
     def source(self, host: str) -> str | None:
         """Give the address to dial another one from; None for the system's choice."""

@@ -20,11 +20,13 @@ from twisted.protocols.amp import (
 )
 
 from wireleap_relay.boundaries import Contract, Standing
+from wireleap_relay.tunnel.registry import TunnelCounts
 from wireleap_relay.wire.address import Address
 from wireleap_relay.wire.encoding import read_json
 from wireleap_relay.wire.keys import PublicKey
 from wireleap_relay.wire.status import Status
 from wireleap_relay.wire.structure import structure
+from wireleap_relay.workers.health import ProcessStatus
 
 _Arguments = list[tuple[bytes, Any]]
 
@@ -118,19 +120,14 @@ class Report:
     :ivar from_clients: payload bytes.
     :ivar from_targets: payload bytes.
     :ivar open: tunnels right now.
-    :ivar refused: tunnels, by status code.
-    :ivar cpu_seconds: of processor time.
-    :ivar memory: resident, in bytes.
     """
 
-    from_clients: dict[str, int]
-    from_targets: dict[str, int]
-    open: dict[str, int]
-    connections: int
-    opened: int
-    refused: dict[str, int]
-    cpu_seconds: float
-    memory: int
+    from_clients: dict[str, int] = attrs.Factory(dict)
+    from_targets: dict[str, int] = attrs.Factory(dict)
+    open: dict[str, int] = attrs.Factory(dict)
+    connections: int = 0
+    tunnels: TunnelCounts = attrs.Factory(TunnelCounts)
+    process: ProcessStatus = attrs.Factory(ProcessStatus)
 
 
 class ReportText(Argument):

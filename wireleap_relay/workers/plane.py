@@ -22,6 +22,7 @@ from wireleap_relay.tunnel.resolver import Resolver
 from wireleap_relay.tunnel.tls import ServerTLS
 from wireleap_relay.wire.keys import PublicKey
 from wireleap_relay.wire.status import Status
+from wireleap_relay.workers.health import ProcessStatus
 
 
 @attrs.frozen
@@ -31,8 +32,6 @@ class WorkerStatus:
     :ivar state: starting, running or gone.
     :ivar pid: 0 while there is none.
     :ivar restarts: how often it had to be replaced.
-    :ivar cpu_seconds: of processor time so far.
-    :ivar memory: resident, in bytes.
     """
 
     number: int
@@ -41,8 +40,7 @@ class WorkerStatus:
     restarts: int
     connections: int
     tunnels: int
-    cpu_seconds: float
-    memory: int
+    process: ProcessStatus
 
 
 @attrs.frozen

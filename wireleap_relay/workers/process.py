@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any, Protocol, cast
 
+import attrs
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.error import ConnectionDone, ConnectionLost, ProcessExitedAlready
 from twisted.internet.interfaces import IDelayedCall
@@ -17,6 +18,7 @@ from twisted.protocols.amp import Command
 from twisted.python.failure import Failure
 
 from wireleap_relay.boundaries import TokenStore
+from wireleap_relay.tunnel.registry import TunnelCounts
 from wireleap_relay.wire.errors import WireError
 from wireleap_relay.wire.keys import PublicKey
 from wireleap_relay.wire.sharetoken import Sharetoken
@@ -30,7 +32,7 @@ _LONGEST_WAIT = 30.0
 #: Seconds that a worker has to end in when it has nothing left to do.
 _PATIENCE = 5.0
 
-_NOTHING = commands.Report({}, {}, {}, 0, 0, {}, 0.0, 0)
+_NOTHING = commands.Report()
 
 
 class Employer(Protocol):
@@ -51,11 +53,7 @@ class Employer(Protocol):
 
 
 class WorkerProcess:
-    """Keeps one worker running; each of its processes takes over the socket that listens.
-
-    :ivar opened: tunnels so far, of all of its processes.
-    :ivar refused: tunnels so far, by status code.
-    """
+    """Keeps one worker running; each of its processes takes over the socket that listens."""
 
     _log = Logger()
 
@@ -74,7 +72,7 @@ class WorkerProcess:
         self._restarts = 0
         self._stopping = False
         self._report = _NOTHING
-        self._before = (0, dict[int, int]())
+        self._before = TunnelCounts()
 
     @property
     def is_running(self) -> bool:
@@ -82,17 +80,9 @@ class WorkerProcess:
         return self._link is not None
 
     @property
-    def opened(self) -> int:
-        """Tunnels so far."""
-        return self._before[0] + self._report.opened
-
-    @property
-    def refused(self) -> dict[int, int]:
-        """Tunnels that were not to be so far, by status code."""
-        refused = dict(self._before[1])
-        for code, count in self._report.refused.items():
-            refused[int(code)] = refused.get(int(code), 0) + count
-        return refused
+    def tunnels(self) -> TunnelCounts:
+        """Give the figures of all of its processes."""
+        return self._before + self._report.tunnels
 
     def open(self, contract: PublicKey) -> int:
         """Give a contract's open tunnels, as last heard of."""
@@ -100,7 +90,7 @@ class WorkerProcess:
 
     def status(self) -> WorkerStatus:
         """Tell what it is doing."""
-        state = "gone" if self._link is None else "running" if self._report.memory else "starting"
+        state = "gone" if self._link is None else "running" if self._report.process.memory else "starting"
         return WorkerStatus(
             self.number,
             state,
@@ -108,8 +98,7 @@ class WorkerProcess:
             self._restarts,
             self._report.connections,
             sum(self._report.open.values()),
-            self._report.cpu_seconds,
-            self._report.memory,
+            self._report.process,
         )
 
     def start(self, listening: socket.socket) -> None:
@@ -212,7 +201,7 @@ class WorkerProcess:
         if link is not self._link:
             return
         self._link = None
-        self._before = (self.opened, self.refused)
+        self._before = attrs.evolve(self.tunnels, open=0)
         self._report = _NOTHING
         self._employer.gone(self.number)
         if self._stopping:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -127,12 +126,7 @@ class WorkersService(Service):
     def status(self) -> PlaneStatus:
         """Tell what they are doing."""
         statuses = tuple(worker.status() for worker in self._workers)
-        refused: Counter[int] = Counter()
-        for worker in self._workers:
-            refused.update(worker.refused)
-        tunnels = TunnelCounts(
-            sum(status.tunnels for status in statuses), sum(worker.opened for worker in self._workers), dict(refused)
-        )
+        tunnels = sum((worker.tunnels for worker in self._workers), TunnelCounts())
         return PlaneStatus(
             self._port if self.running else 0, sum(status.connections for status in statuses), tunnels, statuses
         )

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import resource
 import socket
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, cast
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -28,6 +25,7 @@ from wireleap_relay.wire.keys import PublicKey
 from wireleap_relay.wire.sharetoken import Sharetoken
 from wireleap_relay.wire.status import Status
 from wireleap_relay.workers import commands
+from wireleap_relay.workers.health import ProcessHealth
 from wireleap_relay.workers.plane import Plane
 
 #: File descriptors that a worker is born with.
@@ -51,6 +49,7 @@ class Worker(commands.Link):
         self._store = DaemonStore(reactor, self)
         self._config: Config
         self._plane: Plane | None = None
+        self._health = ProcessHealth(reactor)
         self._counting = LoopingCall(self._count)
         self._counting.clock = reactor
 
@@ -74,6 +73,7 @@ class Worker(commands.Link):
         )
         self._plane.startService()
         self._counting.start(_COUNT_EVERY)
+        self._health.start()
         return {}
 
     @commands.Reload.responder
@@ -141,7 +141,6 @@ class Worker(commands.Link):
         plane = self._running()
         status = plane.status()
         meters = self._meters.all()
-        used = resource.getrusage(resource.RUSAGE_SELF)
         self.callRemote(
             commands.Count,
             report=commands.Report(
@@ -149,10 +148,8 @@ class Worker(commands.Link):
                 {str(contract): meter.from_targets for contract, meter in meters.items()},
                 {str(contract): count for contract, count in plane.registry.open_by_contract().items()},
                 status.connections,
-                status.tunnels.opened,
-                {str(code): count for code, count in status.tunnels.refused.items()},
-                used.ru_utime + used.ru_stime,
-                _memory(),
+                status.tunnels,
+                self._health.status(),
             ),
         )
 
@@ -214,8 +211,3 @@ def _inherited(number: int) -> socket.socket:
     inherited = socket.socket(fileno=number)
     inherited.setblocking(False)
     return inherited
-
-
-def _memory() -> int:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
