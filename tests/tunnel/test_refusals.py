@@ -18,7 +18,7 @@ from twisted.internet.threads import deferToThread
 
 from tests.tunnel.world import Target, World, WorldTestCase, reactor
 from wireleap_relay.sandbox.tunnel import TunnelError
-from wireleap_relay.tunnel import dial
+from wireleap_relay.tunnel import abuse, dial
 from wireleap_relay.tunnel.connection import Patience
 from wireleap_relay.tunnel.session import Session
 from wireleap_relay.wire.address import Address
@@ -402,9 +402,10 @@ class HandshakeTests(WorldTestCase):
 class PatienceTests(WorldTestCase):
     """A client that keeps the relay waiting is let go; the watch looks once a second."""
 
-    async def hangs_up(self, world: World, say: Any, seconds: float = 6.0) -> None:
+    async def hangs_up(self, offence: str, world: World, say: Any) -> None:
         done: Deferred[Any] = deferToThread(self._wait_for_end, world.port, say)
-        await done.addTimeout(seconds, reactor)
+        await done.addTimeout(6.0, reactor)
+        self.assertEqual(world.registry.counts().offences, {offence: 1})
 
     def _wait_for_end(self, port: int, say: Any) -> None:
         with (
@@ -422,26 +423,28 @@ class PatienceTests(WorldTestCase):
     preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 
     async def test_handshake(self) -> None:
-        await self.hangs_up(self.world(patience=Patience(handshake=1)), None)
+        await self.hangs_up(abuse.SLOW_HANDSHAKE, self.world(patience=Patience(handshake=1)), None)
 
     async def test_preface(self) -> None:
-        await self.hangs_up(self.world(patience=Patience(headers=1)), b"PRI *")
+        await self.hangs_up(abuse.SLOW_HEADERS, self.world(patience=Patience(headers=1)), b"PRI *")
 
     async def test_half_a_header(self) -> None:
-        await self.hangs_up(self.world(patience=Patience(headers=1)), self.preface + b"\0\0\x20\1\4\0")
+        await self.hangs_up(
+            abuse.SLOW_HEADERS, self.world(patience=Patience(headers=1)), self.preface + b"\0\0\x20\1\4\0"
+        )
 
     async def test_headers_without_end(self) -> None:
         block = bytes([0, 0, 1, 1, 0, 0, 0, 0, 1, 0x82])
-        await self.hangs_up(self.world(patience=Patience(headers=1)), self.preface + block)
+        await self.hangs_up(abuse.SLOW_HEADERS, self.world(patience=Patience(headers=1)), self.preface + block)
 
     async def test_idle(self) -> None:
-        await self.hangs_up(self.world(patience=Patience(idle=1)), self.preface)
+        await self.hangs_up(abuse.IDLE, self.world(patience=Patience(idle=1)), self.preface)
 
     async def test_a_stream_that_was_answered_is_idle(self) -> None:
         session = Session(wake=lambda: None)
         headers = [(b":method", b"POST"), (b":scheme", b"https"), (b":authority", b"x"), (b":path", b"/")]
         session.open(headers)
-        await self.hangs_up(self.world(patience=Patience(idle=1)), session.take())
+        await self.hangs_up(abuse.IDLE, self.world(patience=Patience(idle=1)), session.take())
 
     async def test_an_open_tunnel_is_not_idle(self) -> None:
         world = self.world(patience=Patience(handshake=1, headers=1, idle=1, closing=1))

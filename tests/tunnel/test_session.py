@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.tunnel.peers import REQUEST, RESPONSE, Pair, Recorder
-from wireleap_relay.tunnel import frames
+from wireleap_relay.tunnel import abuse, frames
 from wireleap_relay.tunnel.session import Session
 from wireleap_relay.tunnel.settings import SessionLimits
 from wireleap_relay.tunnel.stream import HIGH_WATER, Headers, Stream
@@ -529,7 +529,9 @@ class ViolationTests(SynchronousTestCase):
         for _ in range(101):
             if not bench.session.closed:
                 bench.session.receive(pings)
+                bench.session.budget.second_passed()
         self.assertEqual(bench.session.error, ErrorCodes.ENHANCE_YOUR_CALM)
+        self.assertEqual(bench.session.offence, abuse.UNREAD)
 
     def test_half_finished(self) -> None:
         bench = Bench()

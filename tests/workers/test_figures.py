@@ -7,6 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests import test_relay
 from tests.tunnel.world import Target
+from wireleap_relay.tunnel import abuse
 from wireleap_relay.tunnel.registry import DIAL_TIMES, Registry, TunnelCounts
 from wireleap_relay.wire.keys import SigningKey
 from wireleap_relay.workers.commands import Report, ReportText
@@ -19,6 +20,7 @@ def counts() -> TunnelCounts:
     for seconds in (0.001, 0.005, 0.2, 7.0):
         registry.dialled("connected", seconds)
     registry.greeted(True)
+    registry.offended(abuse.PINGS)
     return registry.counts()
 
 
@@ -32,6 +34,7 @@ class Figures(SynchronousTestCase):
     def test_they_add_up(self) -> None:
         both = counts() + counts()
         self.assertEqual((both.refused, both.dials, both.handshakes), ({"token": 2}, {"connected": 8}, {"done": 2}))
+        self.assertEqual(both.offences, {abuse.PINGS: 2})
         self.assertEqual(sum(both.dial_times), 8)
         self.assertEqual(counts() + TunnelCounts(), counts())
 

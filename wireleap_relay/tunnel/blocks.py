@@ -6,7 +6,7 @@ import attrs
 from h2.errors import ErrorCodes
 from hpack.exceptions import HPACKDecodingError, OversizedHeaderListError
 
-from wireleap_relay.tunnel import frames
+from wireleap_relay.tunnel import abuse, frames
 from wireleap_relay.tunnel.fields import FieldReader, Fields
 
 #: CONTINUATION frames to one HEADERS: more serve nobody but an attacker.
@@ -14,11 +14,15 @@ _MOST_FRAMES = 64
 
 
 class BadBlock(Exception):
-    """A block is broken, and the connection's compression with it."""
+    """A block is broken, and the connection's compression with it.
 
-    def __init__(self, code: ErrorCodes) -> None:
-        super().__init__(code)
+    :ivar offence: as :mod:`wireleap_relay.tunnel.abuse` calls it.
+    """
+
+    def __init__(self, code: ErrorCodes, offence: str) -> None:
+        super().__init__(code, offence)
         self.code = code
+        self.offence = offence
 
 
 @attrs.frozen
@@ -52,7 +56,7 @@ class BlockReader:
         """
         piece = frames.header_block(frame)
         if piece is None or not stream_id or self._pieces:
-            raise BadBlock(ErrorCodes.PROTOCOL_ERROR)
+            raise BadBlock(ErrorCodes.PROTOCOL_ERROR, abuse.PROTOCOL)
         self._stream_id = stream_id
         self._end = bool(frame[4] & frames.END_STREAM)
         return self._add(piece, frame)
@@ -63,21 +67,21 @@ class BlockReader:
         :raises BadBlock: where it is malformed, or nothing is to be continued.
         """
         if not self._pieces or stream_id != self._stream_id:
-            raise BadBlock(ErrorCodes.PROTOCOL_ERROR)
+            raise BadBlock(ErrorCodes.PROTOCOL_ERROR, abuse.PROTOCOL)
         return self._add(frame[frames.HEADER_SIZE :], frame)
 
     def _add(self, piece: bytes, frame: bytes) -> Block | None:
         pieces = self._pieces
         pieces.append(piece)
         if len(pieces) > _MOST_FRAMES or sum(map(len, pieces)) > self._most_bytes:
-            raise BadBlock(ErrorCodes.ENHANCE_YOUR_CALM)
+            raise BadBlock(ErrorCodes.ENHANCE_YOUR_CALM, abuse.CONTINUATIONS)
         if not frame[4] & frames.END_HEADERS:
             return None
         self._pieces = []
         try:
             fields = self._fields.read(piece if len(pieces) == 1 else b"".join(pieces))
         except OversizedHeaderListError:
-            raise BadBlock(ErrorCodes.ENHANCE_YOUR_CALM) from None
+            raise BadBlock(ErrorCodes.ENHANCE_YOUR_CALM, abuse.HEADER_LIST) from None
         except HPACKDecodingError:
-            raise BadBlock(ErrorCodes.COMPRESSION_ERROR) from None
+            raise BadBlock(ErrorCodes.COMPRESSION_ERROR, abuse.COMPRESSION) from None
         return Block(self._stream_id, fields, self._end)

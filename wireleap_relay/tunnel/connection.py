@@ -9,6 +9,7 @@ from h2.errors import ErrorCodes
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
+from wireleap_relay.tunnel import abuse
 from wireleap_relay.tunnel.opening import Doorway
 from wireleap_relay.tunnel.outlet import Outlet
 from wireleap_relay.tunnel.session import Session
@@ -77,9 +78,11 @@ class ClientConnection(Protocol):
             plain = self._tls.receive(data)
         except TLSFailed:
             self._say_for_tls()
+            self._doorway.registry.offended(abuse.TLS)
             self._hang_up()
             return
-        self._say_for_tls()
+        if self._say_for_tls() and self.session is not None:
+            self.session.spend(abuse.KEY_UPDATES)
         if self.session is None:
             if not self._tls.established:
                 return
@@ -106,10 +109,11 @@ class ClientConnection(Protocol):
             self.session.writable = True
             self._write()
 
-    def _say_for_tls(self) -> None:
+    def _say_for_tls(self) -> bool:
         said = self._tls.said()
         if said:
             self._outlet.write(said)
+        return bool(said)
 
     def _write(self) -> None:
         session = cast("Session", self.session)
@@ -129,6 +133,9 @@ class ClientConnection(Protocol):
     def _close(self) -> None:
         """Say the last bytes. That the client closes its end then tells that it has them."""
         if not self._closing:
+            offence = cast("Session", self.session).offence
+            if offence:
+                self._doorway.registry.offended(offence)
             self._outlet.write(self._tls.close())
             self._end().loseWriteConnection()
 
@@ -159,6 +166,8 @@ class ClientConnection(Protocol):
     def look_at_watch(self, patience: Patience) -> None:
         """Called once a second: end what a client has kept waiting for too long."""
         session = self.session
+        if session is not None:
+            session.budget.second_passed()
         state: tuple[object, ...]
         if self._closing:
             state, limit = ("closing",), patience.closing
@@ -180,10 +189,15 @@ class ClientConnection(Protocol):
         if self._waited < limit:
             return
         if session is None or self._closing:
+            if session is None and not self._closing:
+                self._doorway.registry.offended(abuse.SLOW_HANDSHAKE)
             self.abort()
-        elif session.half_finished:
-            session.fail(ErrorCodes.ENHANCE_YOUR_CALM)
+            return
+        if session.half_finished:
+            session.fail(ErrorCodes.ENHANCE_YOUR_CALM, abuse.SLOW_HEADERS)
         elif session.streams:
-            session.fail(ErrorCodes.NO_ERROR)
+            session.fail(ErrorCodes.NO_ERROR, abuse.IDLE)
         else:
-            self.leave()
+            self._doorway.registry.offended(abuse.IDLE)
+            session.leave()
+        self._write()

@@ -9,7 +9,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 
 from wireleap_relay.boundaries import Admission, Grant, Refused
-from wireleap_relay.tunnel import answers
+from wireleap_relay.tunnel import abuse, answers
 from wireleap_relay.tunnel.dial import Dialler
 from wireleap_relay.tunnel.registry import Registry
 from wireleap_relay.tunnel.splice import Splice, TcpSplice, UdpSplice
@@ -41,7 +41,8 @@ class Doorway:
         method = header_value(headers, b":method") or b""
         if method != b"PUT":
             opening.ignore()
-            return answers.not_allowed(stream, method)
+            answers.not_allowed(stream, method)
+            return stream.spend(abuse.REQUESTS)
         try:
             payload = header_value(headers, answers.PAYLOAD)
             if payload is None:
@@ -58,6 +59,8 @@ class Doorway:
         self.registry.refused(refused.reason)
         origin = answers.TARGET if at_target else str(self.relay)
         answers.refuse(stream, Status(refused.code, refused.description, origin))
+        if refused.code == 400:
+            stream.spend(abuse.REQUESTS)
 
 
 class _Opening:

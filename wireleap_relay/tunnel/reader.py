@@ -29,6 +29,9 @@ class FrameSink(Protocol):
     def body_ended(self, stream: Stream) -> None:
         """A DATA frame with END_STREAM is through."""
 
+    def body_was_empty(self) -> None:
+        """A DATA frame had no data, and ended nothing."""
+
     def fail(self, code: ErrorCodes) -> None:
         """The connection is beyond repair."""
 
@@ -131,6 +134,8 @@ class FrameReader:
                 position += size
             if left:
                 return position
+        elif not self._ends:
+            self._sink.body_was_empty()
         if self._padding:
             size = min(self._padding, end - position)
             self._padding -= size

@@ -29,6 +29,7 @@ class TunnelCounts:
     :ivar dial_times: how many took how long, in the classes of :data:`DIAL_TIMES`.
     :ivar dial_seconds: what all of them took.
     :ivar handshakes: of TLS: ``done`` and ``failed``.
+    :ivar offences: connections that were ended or refused, by why: see :mod:`wireleap_relay.tunnel.abuse`.
     """
 
     open: int = 0
@@ -38,6 +39,7 @@ class TunnelCounts:
     dial_times: tuple[int, ...] = (0,) * (len(DIAL_TIMES) + 1)
     dial_seconds: float = 0.0
     handshakes: dict[str, int] = attrs.Factory(dict)
+    offences: dict[str, int] = attrs.Factory(dict)
 
     def __add__(self, other: TunnelCounts) -> TunnelCounts:
         """Count two processes' together."""
@@ -49,6 +51,7 @@ class TunnelCounts:
             tuple(map(operator.add, self.dial_times, other.dial_times)),
             self.dial_seconds + other.dial_seconds,
             _add(self.handshakes, other.handshakes),
+            _add(self.offences, other.offences),
         )
 
 
@@ -71,6 +74,7 @@ class Registry:
         self._dial_times = [0] * (len(DIAL_TIMES) + 1)
         self._dial_seconds = 0.0
         self._handshakes: Counter[str] = Counter()
+        self._offences: Counter[str] = Counter()
 
     def counts(self) -> TunnelCounts:
         """Give the present figures."""
@@ -82,6 +86,7 @@ class Registry:
             tuple(self._dial_times),
             self._dial_seconds,
             dict(self._handshakes),
+            dict(self._offences),
         )
 
     def open_by_contract(self) -> dict[PublicKey, int]:
@@ -101,6 +106,10 @@ class Registry:
     def greeted(self, done: bool) -> None:
         """Count a TLS handshake."""
         self._handshakes["done" if done else "failed"] += 1
+
+    def offended(self, offence: str) -> None:
+        """Count a connection that is ended or refused: see :mod:`wireleap_relay.tunnel.abuse`."""
+        self._offences[offence] += 1
 
     def opened(self, splice: Splice, contract: PublicKey, maxtime: float) -> None:
         """Add a tunnel; it leaves by itself when it is done.

@@ -12,12 +12,12 @@ from collections.abc import Callable
 from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
 
-from wireleap_relay.tunnel import frames
+from wireleap_relay.tunnel import abuse, frames
 from wireleap_relay.tunnel.blocks import BadBlock, Block, BlockReader
 from wireleap_relay.tunnel.fields import NO_TABLE
 from wireleap_relay.tunnel.reader import FrameReader
 from wireleap_relay.tunnel.requests import announced_length, are_trailers, is_request, is_response
-from wireleap_relay.tunnel.sender import LARGEST_FRAME
+from wireleap_relay.tunnel.sender import DEFAULT_WINDOW, LARGEST_FRAME
 from wireleap_relay.tunnel.settings import BadSettings, SessionLimits, read_settings
 from wireleap_relay.tunnel.stream import Headers, Stream, header_value
 from wireleap_relay.tunnel.streams import Streams
@@ -49,6 +49,8 @@ class Session(Streams):
         super().__init__(wake, limits, (frames.PREFACE if client else b"") + limits.announced(client))
         self.peer_leaving = False
         self._opened = opened
+        #: Bytes that the peer has let us send on the connection so far.
+        self._allowed = DEFAULT_WINDOW
         self._receiving = ReceiveWindow(limits.connection_window, limits.connection_window)
         self._blocks = BlockReader(limits.header_list)
         self._reader = FrameReader(self, b"" if client else frames.PREFACE, limits.frame)
@@ -77,7 +79,7 @@ class Session(Streams):
         finally:
             sender.corked = False
         if sender.overrun:
-            self.fail(ErrorCodes.ENHANCE_YOUR_CALM)
+            self.fail(ErrorCodes.ENHANCE_YOUR_CALM, abuse.UNREAD)
 
     def connection_lost(self) -> None:
         """The transport is gone: every stream ends."""
@@ -112,6 +114,10 @@ class Session(Streams):
             stream.announced -= length - padding
         return stream
 
+    def body_was_empty(self) -> None:
+        """A DATA frame had no data, and ended nothing."""
+        self.spend(abuse.EMPTY_FRAMES)
+
     def body_ended(self, stream: Stream) -> None:
         """A DATA frame ended its stream."""
         self._peer_ended(stream, [])
@@ -124,21 +130,22 @@ class Session(Streams):
             return self.fail(ErrorCodes.PROTOCOL_ERROR)
         work = _WORK.get(kind)
         if work is not None:
-            work(self, stream_id, frame)
+            return work(self, stream_id, frame)
+        self.spend(abuse.OTHER_FRAMES)
         return None
 
     def _headers_received(self, stream_id: int, frame: bytes) -> None:
         try:
             block = self._blocks.headers(stream_id, frame)
         except BadBlock as e:
-            return self.fail(e.code)
+            return self.fail(e.code, e.offence)
         return None if block is None else self._block_received(block)
 
     def _continuation_received(self, stream_id: int, frame: bytes) -> None:
         try:
             block = self._blocks.continuation(stream_id, frame)
         except BadBlock as e:
-            return self.fail(e.code)
+            return self.fail(e.code, e.offence)
         return None if block is None else self._block_received(block)
 
     def _block_received(self, block: Block) -> None:
@@ -159,10 +166,10 @@ class Session(Streams):
         stream_id, fields = block.stream_id, block.fields
         self._last_stream_id = stream_id
         if self.leaving or len(self.streams) >= self.limits.streams:
-            return self._send_reset(stream_id, ErrorCodes.REFUSED_STREAM)
+            return self._refuse(stream_id, ErrorCodes.REFUSED_STREAM)
         if not is_request(fields):
             # Not the whole connection's end: others behind the same web server have tunnels on it.
-            return self._send_reset(stream_id, ErrorCodes.PROTOCOL_ERROR)
+            return self._refuse(stream_id, ErrorCodes.PROTOCOL_ERROR)
         stream = self._add_stream(stream_id)
         stream.peer_ended = block.end
         stream.announced = announced_length(fields)
@@ -171,6 +178,16 @@ class Session(Streams):
         if block.end and not stream.closed:
             self._peer_ended(stream, [])
         return None
+
+    def _refuse(self, stream_id: int, code: ErrorCodes) -> None:
+        """Reset a stream for something that its peer did."""
+        self._send_reset(stream_id, code)
+        self.spend(abuse.MADE_RESETS)
+
+    def _drop(self, stream: Stream, code: ErrorCodes) -> None:
+        self._remove(stream)
+        stream.handler.was_reset(int(code))
+        self._refuse(stream.id, code)
 
     def _answered(self, stream: Stream, block: Block) -> None:
         if not is_response(block.fields):
@@ -193,6 +210,8 @@ class Session(Streams):
     def _priority_received(self, stream_id: int, frame: bytes) -> None:
         if len(frame) != frames.HEADER_SIZE + 5:
             return self.fail(ErrorCodes.FRAME_SIZE_ERROR)
+        if not self.spend(abuse.PRIORITIES):
+            return None
         if not stream_id or frames.depends_on_itself(frame, frames.HEADER_SIZE):
             return self.fail(ErrorCodes.PROTOCOL_ERROR)
         return None
@@ -200,6 +219,8 @@ class Session(Streams):
     def _reset_received(self, stream_id: int, frame: bytes) -> None:
         if len(frame) != frames.HEADER_SIZE + 4:
             return self.fail(ErrorCodes.FRAME_SIZE_ERROR)
+        if not self.spend(abuse.RESETS):
+            return None
         stream = self.streams.get(stream_id)
         if stream is not None:
             self._remove(stream)
@@ -211,6 +232,8 @@ class Session(Streams):
     def _settings_received(self, stream_id: int, frame: bytes) -> None:
         if stream_id:
             return self.fail(ErrorCodes.PROTOCOL_ERROR)
+        if not self.spend(abuse.SETTINGS, abuse.SETTINGS_COST + len(frame) // abuse.SETTINGS_BYTES):
+            return None
         if frame[4] & frames.ACK:
             # Ours hold from the start: no peer breaks them before it has read them.
             return None if len(frame) == frames.HEADER_SIZE else self.fail(ErrorCodes.FRAME_SIZE_ERROR)
@@ -252,7 +275,7 @@ class Session(Streams):
             return self.fail(ErrorCodes.FRAME_SIZE_ERROR)
         if stream_id:
             return self.fail(ErrorCodes.PROTOCOL_ERROR)
-        if not frame[4] & frames.ACK:
+        if self.spend(abuse.PINGS) and not frame[4] & frames.ACK:
             self._sender.say(frames.ping_answer(frame))
         return None
 
@@ -262,11 +285,16 @@ class Session(Streams):
         if len(frame) < frames.HEADER_SIZE + 8:
             return self.fail(ErrorCodes.FRAME_SIZE_ERROR)
         self.peer_leaving = True
+        self.spend(abuse.OTHER_FRAMES)
         return None
 
     def _window_update_received(self, stream_id: int, frame: bytes) -> None:
         if len(frame) != frames.HEADER_SIZE + 4:
             return self.fail(ErrorCodes.FRAME_SIZE_ERROR)
+        budget = self.budget
+        budget.updates -= 1
+        if budget.updates < 0 and not budget.more_updates(self._allowed - self._sender.window):
+            return self.fail(ErrorCodes.ENHANCE_YOUR_CALM, abuse.WINDOW_UPDATES)
         increment = frames.unpack_u32(frame, frames.HEADER_SIZE)[0] & frames.LARGEST_WINDOW
         stream = self.streams.get(stream_id)
         if stream is not None:
@@ -282,6 +310,7 @@ class Session(Streams):
                 self.fail(ErrorCodes.PROTOCOL_ERROR)
         else:
             self._sender.window += increment
+            self._allowed += increment
             if not increment:
                 return self.fail(ErrorCodes.PROTOCOL_ERROR)
             if self._sender.window > frames.LARGEST_WINDOW:
@@ -295,13 +324,13 @@ class Session(Streams):
         :param ends_all: the peer's idea of its streams and ours differ for good.
         """
         if self._is_idle(stream_id):
-            self.fail(ErrorCodes.PROTOCOL_ERROR)
+            self.fail(ErrorCodes.PROTOCOL_ERROR, abuse.STREAM_IDS)
         elif stream_id in self._we_reset:
-            return  # it was sent before the peer knew
+            self.spend(abuse.LATE_FRAMES)  # it was sent before the peer knew
         elif ends_all:
             self.fail(ErrorCodes.STREAM_CLOSED)
         else:
-            self._send_reset(stream_id, ErrorCodes.STREAM_CLOSED)
+            self._refuse(stream_id, ErrorCodes.STREAM_CLOSED)
 
 
 _WORK: dict[int, Callable[[Session, int, bytes], None]] = {

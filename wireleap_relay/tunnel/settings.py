@@ -7,6 +7,7 @@ from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
 
 from wireleap_relay.tunnel import frames
+from wireleap_relay.tunnel.abuse import GENEROUS, Rates
 from wireleap_relay.tunnel.sender import DEFAULT_WINDOW
 from wireleap_relay.tunnel.windows import CONNECTION_WINDOW, STREAM_WINDOW
 
@@ -28,6 +29,7 @@ class SessionLimits:
     :ivar frame: bytes of payload in one frame.
     :ivar stream_window: bytes under way on one stream.
     :ivar connection_window: bytes under way on all streams.
+    :ivar rates: of what costs a peer nothing.
     """
 
     streams: int = 1000
@@ -35,6 +37,7 @@ class SessionLimits:
     frame: int = 64 * 1024
     stream_window: int = STREAM_WINDOW
     connection_window: int = CONNECTION_WINDOW
+    rates: Rates = GENEROUS
 
     def announced(self, client: bool) -> bytes:
         """The first frames of either side: SETTINGS, and the connection's window."""

@@ -157,6 +157,10 @@ class Stream:
         """Do some work when all that has come in this turn has been handed out."""
         self._session.when_all_is_read.append(work)
 
+    def spend(self, kind: str) -> None:
+        """Account for what the peer did (:mod:`wireleap_relay.tunnel.abuse`); too much of it ends the connection."""
+        self._session.spend(kind)
+
     def credit(self, amount: int) -> None:
         """Let the peer send this much more: as many bytes have left the process."""
         if not self.closed and not self.peer_ended:

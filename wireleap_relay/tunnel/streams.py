@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from h2.errors import ErrorCodes
 
-from wireleap_relay.tunnel import frames
+from wireleap_relay.tunnel import abuse, frames
 from wireleap_relay.tunnel.fields import write_fields
 from wireleap_relay.tunnel.sender import Sender
 from wireleap_relay.tunnel.settings import SessionLimits
@@ -15,6 +15,12 @@ from wireleap_relay.tunnel.windows import ReceiveWindow
 
 #: Streams that we reset whose ids are remembered, for what their peer sent before it knew.
 _REMEMBERED = 1000
+
+_OFFENCES = {
+    ErrorCodes.FLOW_CONTROL_ERROR: abuse.FLOW_CONTROL,
+    ErrorCodes.COMPRESSION_ERROR: abuse.COMPRESSION,
+    ErrorCodes.STREAM_CLOSED: abuse.STREAM_IDS,
+}
 
 
 class TooManyStreams(Exception):
@@ -28,6 +34,8 @@ class Streams:
     :ivar peer_streams: how many the peer lets us open at once.
     :ivar closed: the connection is over: write what :meth:`take` still gives, and close.
     :ivar error: why it is over, where the peer broke the protocol.
+    :ivar offence: what the peer did then, as :mod:`wireleap_relay.tunnel.abuse` calls it.
+    :ivar budget: what it may do without end, but not without measure.
     :ivar when_all_is_read: what is to be done before a turn's answers are sent.
     :ivar leaving: we have said that we serve no more streams (GOAWAY).
     """
@@ -39,6 +47,8 @@ class Streams:
         self.peer_streams = 2**31
         self.closed = False
         self.error: ErrorCodes | None = None
+        self.offence = ""
+        self.budget = abuse.Budget(limits.rates)
         self.when_all_is_read: list[Callable[[], None]] = []
         self.leaving = False
         self._last_stream_id = 0
@@ -68,12 +78,27 @@ class Streams:
             self.leaving = True
             self._sender.say(frames.goaway(self._last_stream_id, ErrorCodes.NO_ERROR))
 
-    def fail(self, code: ErrorCodes) -> None:
-        """End the connection with an error (RFC 9113, section 5.4.1)."""
+    def fail(self, code: ErrorCodes, offence: str = "") -> None:
+        """End the connection with an error (RFC 9113, section 5.4.1).
+
+        :param offence: what the peer did, where the code does not say.
+        """
         if not self.closed:
             self.error = code
+            self.offence = offence or _OFFENCES.get(code, abuse.PROTOCOL)
             self._abandon()
             self._sender.say(frames.goaway(self._last_stream_id, code))
+
+    def spend(self, kind: str, amount: int = 1) -> bool:
+        """Account for what the peer did; too much of it ends the connection.
+
+        :param kind: as :mod:`wireleap_relay.tunnel.abuse` calls it.
+        :returns: whether it goes on.
+        """
+        if self.budget.spend(kind, amount):
+            return True
+        self.fail(ErrorCodes.ENHANCE_YOUR_CALM, kind)
+        return False
 
     def _abandon(self) -> None:
         self.closed = True
@@ -142,10 +167,6 @@ class Streams:
         self._we_reset[stream_id] = None
         if len(self._we_reset) > _REMEMBERED:
             del self._we_reset[next(iter(self._we_reset))]
-
-    def _drop(self, stream: Stream, code: ErrorCodes) -> None:
-        self.reset(stream, code)
-        stream.handler.was_reset(int(code))
 
     def _retire(self, stream: Stream) -> None:
         if stream.ended and stream.peer_ended:
