@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from wireleap_relay.contracts import machine as contract
+from wireleap_relay.upgrade import machine as upgrade
 
 MACHINES = {
     "One contract": ("wireleap_relay/contracts/machine.py", contract.enrollment),
+    "One upgrade": ("wireleap_relay/upgrade/machine.py", upgrade.upgrade),
 }
 FILE = Path(__file__).with_name("machines.md")
 

@@ -126,6 +126,16 @@ class Home:
         """Where releases wait to be verified."""
         return self.path / "quarantine"
 
+    @property
+    def upgrade_record(self) -> Path:
+        """How far an upgrade has come."""
+        return self.path / "upgrade.json"
+
+    @property
+    def upgrade_lock(self) -> Path:
+        """Held by the process that works on an upgrade."""
+        return self.path / ".upgrade.lock"
+
     def read_config(self) -> bytes:
         """Give the text of the config.
 
@@ -311,7 +321,15 @@ def write_durably(file: Path, content: bytes, mode: int = _PUBLIC, *, replace: b
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
-    folder = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY)
+    sync_folder(file.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Have the names in a folder on disk.
+
+    :raises OSError: where the disk won't do.
+    """
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(folder)
     finally:
