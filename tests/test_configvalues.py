@@ -100,6 +100,22 @@ class ValueTests(SynchronousTestCase):
         self.refused(listen_address, "", "13490", "x:", "x:0", "x:65536", "::1:80", "[::1:80", "[::1]", 80, None)
         self.refused(listen_address, "999.1.1.1:80", "a b:80", "x:१", "[127.0.0.1]:80", "[]:80", "http://x:80")
 
+    def test_listening_beside_a_web_server(self) -> None:
+        for text, address in (
+            ("unix:/run/relay.sock", ListenAddress("", 0, "/run/relay.sock")),
+            ("h2c+unix:/run/a b.sock", ListenAddress("", 0, "/run/a b.sock", plain=True)),
+            ("h2c://127.0.0.1:13490", ListenAddress("127.0.0.1", 13490, plain=True)),
+            ("h2c://[::1]:1", ListenAddress("::1", 1, plain=True)),
+        ):
+            self.assertEqual(listen_address(text), address)
+            self.assertEqual(str(address), text)
+        self.refused(
+            listen_address, "unix:relay.sock", "unix:///", "unix:", "h2c+unix:/x/", "unix:/\0", "unix:/" + 107 * "x"
+        )
+        # In plain, nothing may leave this machine.
+        self.refused(listen_address, "h2c://:1", "h2c://0.0.0.0:1", "h2c://192.0.2.1:1", "h2c://[::]:1", "h2c://x:1")
+        self.refused(listen_address, "h2c://localhost:1", "h2c://127.0.0.1", "h2c:/x", "h2c+http://127.0.0.1:1")
+
     @given(hosts, ports)
     def test_rest_addresses_are_read_back(self, host: str, port: int) -> None:
         for end in ("", "/"):

@@ -27,6 +27,7 @@ PublishedAddress = NewType("PublishedAddress", Address)
 
 _HOST_PORT = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:]*)):(\d{1,5})", re.ASCII)
 _FILE = re.compile(r"file://(/[^?#]*[^?#/])")
+_UNIX, _PLAIN, _PLAIN_UNIX = "unix:", "h2c://", "h2c+unix:"
 _CONTRACT_KEY = re.compile(r"[^:\s]+:\S+")
 _CALENDAR = re.compile(
     r"(?:(?P<day>daily)|(?P<week>weekly) (?P<weekday>[a-z]{3,9})|(?P<month>monthly) (?P<date>\d{1,2}))"
@@ -40,16 +41,23 @@ _LONGEST_SOCKET_PATH = 107  # bytes: Linux's sockaddr_un, less the NUL at its en
 
 @attrs.frozen
 class ListenAddress:
-    """Where to listen.
+    """Where to listen: a TCP address, or a unix socket.
 
     :ivar host: a name or an IP address; empty for every interface.
+    :ivar port: 0 for a unix socket.
+    :ivar path: of a unix socket; empty for a TCP address.
+    :ivar plain: HTTP/2 without TLS, for a web server on this machine.
     """
 
     host: str
     port: int
+    path: str = ""
+    plain: bool = False
 
     def __str__(self) -> str:
-        return join_host_port(self.host, self.port)
+        if self.path:
+            return (_PLAIN_UNIX if self.plain else _UNIX) + self.path
+        return (_PLAIN if self.plain else "") + join_host_port(self.host, self.port)
 
 
 @attrs.frozen
@@ -180,8 +188,35 @@ def umask(value: Any) -> int:
 
 
 def listen_address(value: Any) -> ListenAddress:
-    """Read ``host:port``."""
+    """Read ``host:port`` or ``unix:/path``; with ``h2c://`` or ``h2c+`` before it there is no TLS."""
     text = _text(value, '"0.0.0.0:13490"')
+    for scheme, plain in ((_UNIX, False), (_PLAIN_UNIX, True)):
+        if text.startswith(scheme):
+            return ListenAddress("", 0, _socket_path(text.removeprefix(scheme), scheme), plain)
+    return _plain_address(text) if text.startswith(_PLAIN) else _host_port(text)
+
+
+def _plain_address(text: str) -> ListenAddress:
+    """Read what nobody outside of this machine may reach, for there is no TLS."""
+    try:
+        address = _host_port(text.removeprefix(_PLAIN))
+        if ip_address(address.host).is_loopback:
+            return attrs.evolve(address, plain=True)
+    except ValueError:
+        pass
+    raise WireError('expected a loopback address after h2c://, such as "h2c://127.0.0.1:13490" or "h2c://[::1]:13490"')
+
+
+def _socket_path(path: str, scheme: str) -> str:
+    if not path.startswith("/") or path.endswith("/") or "\0" in path or len(path.encode()) > _LONGEST_SOCKET_PATH:
+        raise WireError(
+            f'expected an absolute path such as "{scheme}/run/wireleap-relay.sock", of at most'
+            f" {_LONGEST_SOCKET_PATH} bytes"
+        )
+    return path
+
+
+def _host_port(text: str) -> ListenAddress:
     match = _HOST_PORT.fullmatch(text)
     host = "" if match is None else match[1] or match[2]
     # In brackets is IPv6, and IPv6 alone.
@@ -191,7 +226,9 @@ def listen_address(value: Any) -> ListenAddress:
         or (host and not is_host(host))
         or (match[1] is not None) != (":" in host)
     ):
-        raise WireError('expected an address such as "0.0.0.0:13490", ":13490" or "[::]:13490"')
+        raise WireError(
+            'expected an address such as "0.0.0.0:13490", ":13490", "[::]:13490" or "unix:/run/wireleap-relay.sock"'
+        )
     return ListenAddress(host, int(match[3]))
 
 
@@ -200,7 +237,7 @@ def rest_address(value: Any) -> RestAddress:
     text = _text(value, '"http://127.0.0.1:13491"')
     if text.startswith("http://"):
         try:
-            return RestAddress(tcp=listen_address(text.removeprefix("http://").removesuffix("/")))
+            return RestAddress(tcp=_host_port(text.removeprefix("http://").removesuffix("/")))
         except WireError:
             raise WireError('expected an address such as "http://127.0.0.1:13491"') from None
     match = _FILE.fullmatch(text)

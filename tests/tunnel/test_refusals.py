@@ -32,7 +32,18 @@ from wireleap_relay.wire.versions import CLIENT_RELAY
 class PlainClient:
     """A blocking HTTP/2 client of another make: the standard library's TLS, and all of h2."""
 
-    def __init__(self, port: int, alpn: list[str] | None = None, version: Any = ssl.TLSVersion.TLSv1_3) -> None:
+    def __init__(
+        self,
+        port: int,
+        alpn: list[str] | None = None,
+        version: Any = ssl.TLSVersion.TLSv1_3,
+        connection: socket.socket | None = None,
+    ) -> None:
+        """Connect, unless there is a connection already that needs no TLS."""
+        self.h2 = H2Connection(H2Configuration(client_side=True, header_encoding="utf-8"))
+        if connection is not None:
+            self.socket = connection
+            return
         context = ssl.create_default_context()
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
@@ -41,8 +52,7 @@ class PlainClient:
             alpn = ["h2"]
         if alpn:
             context.set_alpn_protocols(alpn)
-        self.socket = context.wrap_socket(socket.create_connection(("127.0.0.1", port), 5))
-        self.h2 = H2Connection(H2Configuration(client_side=True, header_encoding="utf-8"))
+        self.socket: socket.socket = context.wrap_socket(socket.create_connection(("127.0.0.1", port), 5))
 
     def begin(self) -> None:
         self.h2.initiate_connection()

@@ -17,6 +17,7 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from wireleap_relay.boundaries import Contract, Meter, Refused
+from wireleap_relay.configvalues import ListenAddress
 from wireleap_relay.sandbox.circuit import Circuit, Hop
 from wireleap_relay.sandbox.tunnel import Tunnel, TunnelError
 from wireleap_relay.tokens.admission import SharetokenAdmission
@@ -89,6 +90,7 @@ class World:
         resolver: Resolver | None = None,
         limits: SessionLimits | None = None,
         patience: Patience | None = None,
+        listen_at: ListenAddress | None = None,
     ) -> None:
         self.key = SigningKey.generate()
         self.contract = SigningKey.generate()
@@ -107,8 +109,7 @@ class World:
         doorway = Doorway(self.key.public_key, admission, self.dialler, self.registry, reactor, maxtime)
         self.service = ListenerService(
             reactor,
-            interface="127.0.0.1",
-            port=0,
+            address=listen_at or ListenAddress("127.0.0.1", 0),
             tls=ServerTLS(make_certificate(self.key), self.key.private),
             doorway=doorway,
             drain_timeout=drain_timeout,
@@ -119,7 +120,7 @@ class World:
 
     @property
     def port(self) -> int:
-        return self.service.status().port
+        return self.service.status().port or 1  # a unix socket has none
 
     @property
     def hop(self) -> Hop:

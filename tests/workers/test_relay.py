@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 
 from twisted.internet.defer import Deferred, gatherResults
 
 from tests import test_relay
+from tests.tunnel.test_listening import ThroughUnix
 from tests.tunnel.world import Target
 from wireleap_relay.relay import Relay
 from wireleap_relay.workers.plane import WorkerStatus
@@ -65,6 +67,28 @@ class WorkerTests(test_relay.RelayTestCase):
         await self.until(lambda: usage.status().reading.total == 200)
         self.assertGreater(first.process.cpu_seconds, 0)
         self.assertGreater(first.process.memory, 10_000_000)
+
+    async def test_they_share_a_unix_socket(self) -> None:
+        path = tempfile.mkdtemp() + "/relay.sock"
+        self.addCleanup(os.rmdir, os.path.dirname(path))
+        relay = self.make(address=f"unix:{path}")
+        self.start(relay)
+        await self.until(lambda: all(worker.state == "running" for worker in self.statuses(relay)), 20)
+        target = self.target(Target)
+        readers = []
+        for _ in range(20):
+            circuit = await self.circuit_through(relay)
+            circuit._reactor = ThroughUnix(path)
+            readers.append(await self.tunnel(circuit, target))
+        first, second = self.statuses(relay)
+        os.kill(first.pid, signal.SIGKILL)
+        await self.until(lambda: self.statuses(relay)[0].pid != first.pid)
+        for _ in range(5):
+            circuit = await self.circuit_through(relay)
+            circuit._reactor = ThroughUnix(path)
+            await self.tunnel(circuit, target)
+        await relay.stopService()
+        self.assertEqual(os.listdir(os.path.dirname(path)), [])
 
     async def test_a_token_that_was_used_at_another_worker_is_refused(self) -> None:
         relay = await self.running()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any, cast
 
 import attrs
@@ -14,7 +15,7 @@ from wireleap_relay.tunnel.opening import Doorway
 from wireleap_relay.tunnel.outlet import Outlet
 from wireleap_relay.tunnel.session import Session
 from wireleap_relay.tunnel.settings import SessionLimits
-from wireleap_relay.tunnel.tls import TLSConnection, TLSFailed
+from wireleap_relay.tunnel.tls import Plain, TLSConnection, TLSFailed
 
 
 @attrs.frozen
@@ -34,7 +35,7 @@ class Patience:
 
 
 class ClientConnection(Protocol):
-    """A client, or another relay's client, over TLS.
+    """A client, another relay's client, or the web server in front of them.
 
     :ivar session: there once TLS is up.
     """
@@ -47,7 +48,7 @@ class ClientConnection(Protocol):
     _seen: tuple[object, ...] = ()
 
     def __init__(
-        self, tls: TLSConnection, doorway: Doorway, connections: set[ClientConnection], limits: SessionLimits
+        self, tls: TLSConnection | Plain, doorway: Doorway, connections: set[ClientConnection], limits: SessionLimits
     ) -> None:
         """Serve one client.
 
@@ -66,8 +67,9 @@ class ClientConnection(Protocol):
         transport = cast("Any", self.transport)
         # What Twisted logs while it works for a client it signs with this, which has the client's address in it.
         transport.logstr = "client"
-        transport.setTcpNoDelay(True)
-        transport.setTcpKeepAlive(True)
+        if transport.getHandle().family != socket.AF_UNIX:
+            transport.setTcpNoDelay(True)
+            transport.setTcpKeepAlive(True)
         self._outlet = Outlet(transport, self._drained)
 
     def dataReceived(self, data: bytes) -> None:

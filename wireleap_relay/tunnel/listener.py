@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import attrs
 from twisted.application.service import Service
-from twisted.internet.address import IPv4Address
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.protocol import Factory
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 
+from wireleap_relay.configvalues import ListenAddress
 from wireleap_relay.tunnel.connection import ClientConnection, Patience
 from wireleap_relay.tunnel.opening import Doorway
 from wireleap_relay.tunnel.registry import TunnelCounts
 from wireleap_relay.tunnel.settings import SessionLimits
-from wireleap_relay.tunnel.tls import ServerTLS
+from wireleap_relay.tunnel.sockets import Listening, accept_from
+from wireleap_relay.tunnel.tls import Plain, ServerTLS
 
 #: Seconds that clients have to take what their tunnels end with.
 _LAST_WORDS = 1.0
@@ -29,7 +31,7 @@ _LAST_WORDS = 1.0
 class ListenerStatus:
     """What the listener is doing.
 
-    :ivar port: the TCP port it is bound to; 0 while it is not.
+    :ivar port: the TCP port it is bound to; 0 while it is not, and for a unix socket.
     :ivar connections: of clients, right now.
     """
 
@@ -60,8 +62,7 @@ class ListenerService(Service):
         self,
         reactor: Any,
         *,
-        interface: str,
-        port: int,
+        address: ListenAddress,
         tls: ServerTLS,
         doorway: Doorway,
         drain_timeout: float,
@@ -69,14 +70,14 @@ class ListenerService(Service):
         patience: Patience | None = None,
         bound: socket.socket | None = None,
     ) -> None:
-        """Listen on an interface (empty for all) and a port (0 for any).
+        """Listen at an address; with port 0 at any that is free.
 
-        :param bound: a socket that listens already, instead; the service closes it.
+        :param bound: a socket that listens there already; the service closes it.
         """
         self._reactor = reactor
-        self._interface = interface
+        self._address = address
         self._bound = bound
-        self._wanted_port = port
+        self._listening: Listening | None = None
         self._doorway = doorway
         self.drain_timeout = drain_timeout
         self._deadline = 0.0
@@ -86,7 +87,8 @@ class ListenerService(Service):
         self._port: IListeningPort | None = None
         self._watch = LoopingCall(self._look_at_watch)
         self._watch.clock = reactor
-        self._factory = _Factory(lambda: ClientConnection(tls.connection(), doorway, self._connections, self._limits))
+        layer = Plain if address.plain else tls.connection
+        self._factory = _Factory(lambda: ClientConnection(layer(), doorway, self._connections, self._limits))
 
     def startService(self) -> None:
         """Bind and accept.
@@ -95,10 +97,11 @@ class ListenerService(Service):
         """
         super().startService()
         if self._bound is None:
-            self._port = self._reactor.listenTCP(self._wanted_port, self._factory, interface=self._interface)
-            self._log.info("Listening on port {port}", port=self.status().port)
+            self._listening = Listening(self._address)
+            self._port = accept_from(self._reactor, self._listening.sockets[0], self._factory)
+            self._log.info("Listening at {address}", address=self._listening.address)
         else:
-            self._port = self._reactor.adoptStreamPort(self._bound.fileno(), self._bound.family, self._factory)
+            self._port = accept_from(self._reactor, self._bound, self._factory)
             self._bound.close()
         self._watch.start(1.0, now=False)
 
@@ -111,6 +114,8 @@ class ListenerService(Service):
         port, self._port = self._port, None
         if port is None:
             return
+        if self._listening is not None:
+            self._listening.close()
         await maybeDeferred(port.stopListening)
         for connection in list(self._connections):
             connection.leave()
@@ -137,8 +142,9 @@ class ListenerService(Service):
 
     def status(self) -> ListenerStatus:
         """Tell what the listener is doing."""
-        bound = cast("IPv4Address", self._port.getHost()).port if self._port is not None else 0
-        return ListenerStatus(bound, len(self._connections), self._doorway.registry.counts())
+        bound = self._port.getHost() if self._port is not None else None
+        port = bound.port if isinstance(bound, IPv4Address | IPv6Address) else 0
+        return ListenerStatus(port, len(self._connections), self._doorway.registry.counts())
 
     def _look_at_watch(self) -> None:
         for connection in list(self._connections):

@@ -163,7 +163,7 @@ class DialPolicy:
     @classmethod
     def from_config(cls, config: Config, is_here: Callable[[IPAddress], bool]) -> DialPolicy:
         """Make the policy that a config asks for."""
-        listens = [config.address]
+        listens = [] if config.address.path else [config.address]
         if config.rest_api.address is not None and config.rest_api.address.tcp is not None:
             listens.append(config.rest_api.address.tcp)
         return cls(

@@ -122,6 +122,29 @@ class TLSConnection:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
+class Plain:
+    """Stands where TLS would, in front of a web server that has done it: HTTP/2 from the first byte."""
+
+    __slots__ = ()
+    established = True
+
+    def receive(self, data: bytes) -> bytes:
+        """Take bytes off the wire."""
+        return data
+
+    def encrypt(self, data: bytes) -> bytes:
+        """Give what to send for some payload."""
+        return data
+
+    def said(self) -> bytes:
+        """Give nothing: there is nobody who would say something of its own."""
+        return b""
+
+    def close(self) -> bytes:
+        """Give nothing: the end of the connection says it."""
+        return b""
+
+
 def _load(context: ssl.SSLContext, certificate: bytes, key: bytes) -> None:
     """Load what ``ssl`` takes from files only, without writing a key to one: through pipes."""
     ends: list[int] = []

@@ -47,7 +47,7 @@ class WorkerStatus:
 class PlaneStatus:
     """What the data plane is doing.
 
-    :ivar port: the TCP port it is bound to; 0 while it is not.
+    :ivar port: the TCP port it is bound to; 0 while it is not, and for a unix socket.
     :ivar connections: of clients, right now.
     :ivar workers: none where the daemon does it itself.
     """
@@ -108,8 +108,7 @@ class Plane(MultiService):
         )
         self.listener = ListenerService(
             reactor,
-            interface=config.address.host,
-            port=config.address.port,
+            address=config.address,
             tls=tls,
             doorway=self.doorway,
             drain_timeout=config.drain_timeout,

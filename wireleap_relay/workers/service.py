@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,12 +17,12 @@ from wireleap_relay.boundaries import TokenStore, UsageSink
 from wireleap_relay.config import Config
 from wireleap_relay.contracts.book import Book
 from wireleap_relay.tunnel.registry import TunnelCounts
+from wireleap_relay.tunnel.sockets import Listening
 from wireleap_relay.wire.keys import PublicKey
 from wireleap_relay.wire.status import Status
 from wireleap_relay.workers import commands
 from wireleap_relay.workers.plane import PlaneStatus
 from wireleap_relay.workers.process import WorkerProcess
-from wireleap_relay.workers.sockets import bind
 
 
 @attrs.frozen
@@ -61,8 +60,7 @@ class WorkersService(Service):
         self._book = book
         self._store = store
         self._usage = usage
-        self._sockets: list[socket.socket] = []
-        self._port = 0
+        self._listening: Listening | None = None
         self._drained: dict[PublicKey, list[_Waiter]] = {}
         self._begin = {
             "relay": identity.relay,
@@ -79,18 +77,18 @@ class WorkersService(Service):
         :raises CannotListenError: where the address is taken or not ours.
         """
         super().startService()
-        address = self._config.address
-        self._sockets = bind(address.host, address.port, len(self._workers))
-        self._port = self._sockets[0].getsockname()[1]
-        for worker, listening in zip(self._workers, self._sockets, strict=True):
+        self._listening = Listening(self._config.address, len(self._workers))
+        for worker, listening in zip(self._workers, self._listening.sockets, strict=True):
             worker.start(listening)
-        self._log.info("Listening on port {port} with {count} workers", port=self._port, count=len(self._workers))
+        self._log.info(
+            "Listening at {address} with {count} workers", address=self._listening.address, count=len(self._workers)
+        )
 
     def stopService(self) -> Deferred[Any]:
         """Accept no more, let open tunnels finish, then let the workers go."""
         super().stopService()
-        for listening in self._sockets:
-            listening.close()
+        if self._listening is not None:
+            self._listening.close()
         return gatherResults([worker.stop() for worker in self._workers], consumeErrors=True)
 
     def apply(self, config: Config, source: bytes) -> None:
@@ -127,9 +125,8 @@ class WorkersService(Service):
         """Tell what they are doing."""
         statuses = tuple(worker.status() for worker in self._workers)
         tunnels = sum((worker.tunnels for worker in self._workers), TunnelCounts())
-        return PlaneStatus(
-            self._port if self.running else 0, sum(status.connections for status in statuses), tunnels, statuses
-        )
+        port = self._listening.address.port if self.running and self._listening is not None else 0
+        return PlaneStatus(port, sum(status.connections for status in statuses), tunnels, statuses)
 
     # What workers ask for
 
