@@ -97,6 +97,11 @@ class Home:
         return self.path / "wireleap-relay.pid"
 
     @property
+    def lock(self) -> Path:
+        """Held by the daemon as long as it lives."""
+        return self.path / "wireleap-relay.lock"
+
+    @property
     def log(self) -> Path:
         """What the daemon has to say."""
         return self.path / "wireleap-relay.log"

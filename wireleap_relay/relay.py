@@ -91,6 +91,10 @@ class Relay(MultiService):
         for parts in (others, books):
             await gatherResults([maybeDeferred(part.stopService) for part in parts], consumeErrors=True)
 
+    def has_tried(self) -> bool:
+        """Whether it has tried to enroll with every contract."""
+        return all(status.state not in ("waiting", "enrolling") for status in self._parts.contracts.status())
+
     def hurry(self) -> None:
         """Stop without waiting for tunnels or for directories."""
         self._parts.plane.hurry()
@@ -129,6 +133,17 @@ class Relay(MultiService):
         """
         self._log.info("Status: {status}", status=self.api_status())
         return self._parts.usage.write() if self._parts.usage is not None else maybeDeferred(lambda: None)
+
+    def sentence(self) -> str:
+        """Say in a few words how it gets on."""
+        contracts = self._parts.contracts.status()
+        enrolled = sum(status.enrolled for status in contracts)
+        if len(contracts) == 1:
+            [only] = contracts
+            standing = only.state + (f": {only.trouble}" if only.trouble else "")
+        else:
+            standing = f"enrolled with {enrolled} of {len(contracts)} contracts"
+        return f"{standing[0].upper()}{standing[1:]}; {self._parts.plane.status().tunnels.open} tunnels"
 
     def api_status(self) -> dict[str, Any]:
         """Give the JSON data of ``/api/status`` (PROTOCOL: *REST API*)."""

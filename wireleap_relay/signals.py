@@ -23,9 +23,10 @@ class SignalService(Service):
 
     _log = Logger()
 
-    def __init__(self, reactor: Any, relay: Relay) -> None:
+    def __init__(self, reactor: Any, relay: Relay, reload: Callable[[], object]) -> None:
         """Serve one relay, in a process of its own."""
         self.setName("signals")
+        self._reload = reload
         self._reactor = reactor
         self._relay = relay
         self._stopping = False
@@ -36,7 +37,7 @@ class SignalService(Service):
         self._reactor.callWhenRunning(self._install)
 
     def _install(self) -> None:
-        self._upon(signal.SIGUSR1, self._relay.reload)
+        self._upon(signal.SIGUSR1, self._reload)
         self._upon(signal.SIGUSR2, self._relay.report)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT):
             self._upon(number, self._stop)

@@ -11,7 +11,10 @@ from twisted.logger import Logger
 from twisted.python import usage
 
 from wireleap_relay.config import Config, ConfigError, parse_config
+from wireleap_relay.daemon.lock import HomeLock
+from wireleap_relay.daemon.notify import Notifier
 from wireleap_relay.home import Home, HomeError, Identity, find_home
+from wireleap_relay.readiness import ReadinessService
 from wireleap_relay.relay import make_relay
 from wireleap_relay.signals import SignalService
 
@@ -38,6 +41,7 @@ class Options(usage.Options):
     config: Config
     identity: Identity
     warnings: list[str]
+    lock: HomeLock
 
     def postOptions(self) -> None:
         """Read the home: here, for twistd shows what is wrong in plain words only while it reads options.
@@ -47,8 +51,12 @@ class Options(usage.Options):
         try:
             self.home = find_home(self["home"], os.environ, Path(sys.argv[0]))
             self.config, self.identity, self.warnings = load(self.home)
+            self.lock = HomeLock.take(self.home, os.environ)
         except (HomeError, ConfigError) as e:
             raise usage.UsageError(str(e)) from None
+        if self.parent is not None and self.parent["pidfile"] in ("twistd.pid", str(self.home.pid)):
+            # The lock decides who may run, and goes with its process whatever becomes of that.
+            self.parent["pidfile"] = ""
 
 
 def load(home: Home) -> tuple[Config, Identity, list[str]]:
@@ -70,5 +78,7 @@ def makeService(options: Options) -> IService:
     for warning in options.warnings:
         log.warn("{warning}", warning=warning)
     relay = make_relay(reactor, options.home, options.config, options.identity)
-    SignalService(reactor, relay).setServiceParent(relay)
+    readiness = ReadinessService(reactor, relay, options.lock, Notifier.from_environment(os.environ), dict(os.environ))
+    readiness.setServiceParent(relay)
+    SignalService(reactor, relay, readiness.reload).setServiceParent(relay)
     return relay

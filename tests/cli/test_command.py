@@ -15,7 +15,8 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from wireleap_relay import __version__
-from wireleap_relay.home import HOME_VARIABLE
+from wireleap_relay.daemon.lock import HomeLock
+from wireleap_relay.home import HOME_VARIABLE, Home
 from wireleap_relay.sandbox.relays import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -128,10 +129,13 @@ class StartTests(CommandTestCase):
     def test_one_relay_to_a_home(self) -> None:
         self.run_command("init")
         self.write_config()
-        (self.home / "wireleap-relay.pid").write_text(str(os.getpid()))
-        started = self.run_command("start", "--fg")
-        self.assertEqual(started.returncode, 1)
-        self.assertIn(str(os.getpid()), started.stdout + started.stderr)
+        lock = HomeLock.take(Home(self.home), {})
+        self.addCleanup(lock.release)
+        lock.sign()
+        for words in (["start"], ["start", "--fg"]):
+            started = self.run_command(*words)
+            self.assertEqual(started.returncode, 1)
+            self.assertIn(f"a relay runs as process {os.getpid()} already", started.stdout + started.stderr)
 
     def test_twistd_says_what_is_wrong_too(self) -> None:
         program = "from twisted.scripts.twistd import run; run()"
@@ -183,7 +187,7 @@ class StartTests(CommandTestCase):
                 )
             try:
                 deadline = time.monotonic() + 20
-                while "Listening on port" not in log.read_text() and time.monotonic() < deadline:
+                while "Listening at" not in log.read_text() and time.monotonic() < deadline:
                     self.assertIsNone(relay.poll(), log.read_text())
                     time.sleep(0.05)
                 relay.send_signal(signal.SIGTERM)
@@ -193,5 +197,5 @@ class StartTests(CommandTestCase):
                 relay.kill()
                 relay.wait()
             said = log.read_text()
-            self.assertIn("Listening on port", said)
+            self.assertIn("Listening at", said)
             self.assertIsNone(re.search("Traceback|Unhandled", said), said)

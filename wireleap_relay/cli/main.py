@@ -12,11 +12,12 @@ from typing import NoReturn
 
 from wireleap_relay import __version__
 from wireleap_relay.cli.command import FAILED, MISUSED, OK, Command, CommandError, complain, warn
-from wireleap_relay.cli.daemon import START
+from wireleap_relay.cli.daemon import RELOAD, RESTART, START, STATUS, STOP
 from wireleap_relay.cli.policy import POLICY
 from wireleap_relay.cli.setup import CHECK_CONFIG, INIT, VERSION
 from wireleap_relay.cli.trial import SANDBOX
 from wireleap_relay.config import ConfigError
+from wireleap_relay.daemon.control import DaemonError
 from wireleap_relay.home import HOME_VARIABLE, HomeError, find_home
 
 _EPILOG = f"""\
@@ -57,7 +58,7 @@ def _help_arguments(parser: ArgumentParser) -> None:
 
 
 HELP = Command("help", "explain the commands, or one of them", "Explains a command.", _help, _help_arguments)
-COMMANDS = (HELP, INIT, CHECK_CONFIG, POLICY, START, SANDBOX, VERSION)
+COMMANDS = (HELP, INIT, CHECK_CONFIG, POLICY, START, STOP, RESTART, RELOAD, STATUS, SANDBOX, VERSION)
 
 
 def _unknown(name: str) -> str:
@@ -109,7 +110,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         warn(e.warnings)
         complain("\n".join(f"{arguments.home.config.name}: {mistake}" for mistake in e.mistakes))
         return FAILED
-    except (CommandError, HomeError) as e:
+    except (CommandError, DaemonError, HomeError) as e:
         complain(str(e))
         return FAILED
     except OSError as e:
