@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --progress-bar on
 
-.PHONY: sandbox test trial lint release coverage clean
+.PHONY: sandbox test trial lint bench release coverage clean
 
 sandbox: .venv/relay.installed
 	$(BIN)/wireleap-relay sandbox --once
@@ -19,6 +19,11 @@ lint: .venv/dev.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# make bench ["BENCH=down up --peer go=/path/to/wireleap-relay --stunnel"]
+bench: .venv/tests.installed
+	$(BIN)/python benchmarks/session.py
+	$(BIN)/python benchmarks/relays.py $(BENCH)
 
 # make release VERSION=0.7.1 KEY=release-key.asc [URL=https://...] [NEXT=next-public-key.asc]
 release: .venv/release.installed
