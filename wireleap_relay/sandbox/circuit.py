@@ -12,12 +12,11 @@ from typing import Any, Protocol
 
 import attrs
 from twisted.internet.defer import Deferred
-from twisted.internet.protocol import Factory
-from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
-from wireleap_relay.sandbox.link import RelayConnection, TunnelTransport, over_tls
+from wireleap_relay.sandbox.link import TunnelTransport
 from wireleap_relay.sandbox.tunnel import Tunnel, TunnelReader
+from wireleap_relay.tunnel.client import RelayConnection, connect, over_tls
 from wireleap_relay.wire.address import Address
 from wireleap_relay.wire.keys import PublicKey
 from wireleap_relay.wire.payload import Connect
@@ -73,7 +72,8 @@ class Circuit:
             times.append(self._reactor.seconds() - start)
         self.times = tuple(times)
         last = self.hops[-1]
-        return connection.open(self._payload(last, protocol, Address.from_text(f"target://{target}")), reader)
+        asked = self._payload(last, protocol, Address.from_text(f"target://{target}"))
+        return Tunnel(connection.request(asked), reader)
 
     def close(self) -> None:
         """Give up the connection to the first relay, and all tunnels with it."""
@@ -89,12 +89,8 @@ class Circuit:
         waiting: Deferred[RelayConnection] = Deferred()
         self._connecting.append(waiting)
         if len(self._connecting) == 1:
-            address = self.hops[0].address
-            connection = RelayConnection()
-            tls = over_tls(connection, self._reactor)
-            self._reactor.connectTCP(address.host, address.port, _Connecting(tls, connection), timeout=self._timeout)
-            connection.ready.addTimeout(self._timeout, self._reactor)
-            connection.ready.addBoth(self._tell)
+            connecting = Deferred.fromCoroutine(connect(self._reactor, self.hops[0].address, self._timeout))
+            connecting.addBoth(self._tell)
         return await waiting
 
     def _tell(self, result: RelayConnection | Failure) -> None:
@@ -106,32 +102,9 @@ class Circuit:
 
     async def _through(self, connection: RelayConnection, hop: Hop) -> RelayConnection:
         index = self.hops.index(hop)
-        inner = RelayConnection()
-        tls = over_tls(inner, self._reactor).buildProtocol(None)
-        transport = TunnelTransport(tls, inner.connectionLost)
-        transport.carry(connection.open(self._payload(self.hops[index - 1], "tcp", hop.address), transport))
+        inner = RelayConnection(hop.address)
+        transport = TunnelTransport(over_tls(inner, hop.address.host, self._reactor), inner.connectionLost)
+        asked = self._payload(self.hops[index - 1], "tcp", hop.address)
+        transport.carry(Tunnel(connection.request(asked), transport))
         inner.ready.addTimeout(self._timeout, self._reactor)
         return await inner.ready
-
-
-class _Connecting(Factory):
-    """A TLS factory that also tells of connections that fail."""
-
-    noisy = False
-
-    def __init__(self, tls: TLSMemoryBIOFactory, connection: RelayConnection) -> None:
-        self._tls = tls
-        self._connection = connection
-
-    def buildProtocol(self, addr: Any) -> Any:
-        return self._tls.buildProtocol(addr)
-
-    def startedConnecting(self, connector: Any) -> None:
-        pass
-
-    def clientConnectionFailed(self, connector: Any, reason: Failure) -> None:
-        if not self._connection.ready.called:
-            self._connection.ready.errback(reason)
-
-    def clientConnectionLost(self, connector: Any, reason: Failure) -> None:
-        pass

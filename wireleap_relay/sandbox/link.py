@@ -1,146 +1,17 @@
-"""A client's connection to a relay: HTTP/2 over TLS, straight or through another tunnel."""
+"""A tunnel as the way to the next relay."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, cast
+from typing import Any
 
-from OpenSSL import SSL
-from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone, ConnectionLost
-from twisted.internet.interfaces import IHandshakeListener, IOpenSSLClientConnectionCreator, IPushProducer, ITransport
-from twisted.internet.protocol import Factory, connectionDone
+from twisted.internet.interfaces import IPushProducer, ITransport
 from twisted.internet.protocol import Protocol as TwistedProtocol
-from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from wireleap_relay.sandbox.tunnel import Tunnel, TunnelError, TunnelReader
-from wireleap_relay.tunnel.answers import PAYLOAD
-from wireleap_relay.tunnel.session import Session
-from wireleap_relay.tunnel.tls import ALPN
-
-
-@implementer(IOpenSSLClientConnectionCreator)
-class _ClientTLS:
-    """TLS 1.3 with ALPN; a relay's certificate is verified by nobody."""
-
-    def __init__(self) -> None:
-        self._context = SSL.Context(SSL.TLS_METHOD)
-        self._context.set_min_proto_version(SSL.TLS1_3_VERSION)
-        self._context.set_alpn_protos([ALPN])
-
-    def clientConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
-        return SSL.Connection(self._context, None)
-
-
-class _Ready(Factory):
-    noisy = False
-
-    def __init__(self, protocol: TwistedProtocol) -> None:
-        self._protocol = protocol
-
-    def buildProtocol(self, addr: Any) -> Any:
-        return self._protocol
-
-
-_TLS = _ClientTLS()
-
-
-def over_tls(protocol: TwistedProtocol, reactor: Any) -> TLSMemoryBIOFactory:
-    """Give the factory of a protocol's TLS layer."""
-    factory = TLSMemoryBIOFactory(_TLS, True, _Ready(protocol), reactor)
-    factory.protocol = TLSMemoryBIOProtocol
-    factory.noisy = False
-    return factory
-
-
-@implementer(IHandshakeListener, IPushProducer)
-class RelayConnection(TwistedProtocol):
-    """HTTP/2 over TLS to one relay, straight or through another tunnel.
-
-    :ivar ready: fires when tunnels can be opened; fails where that never comes.
-    """
-
-    session: Session | None = None
-    _writing = False
-    _lost = False
-
-    def __init__(self) -> None:
-        self.ready: Deferred[RelayConnection] = Deferred()
-
-    @property
-    def usable(self) -> bool:
-        """Whether tunnels can be opened."""
-        return self.session is not None and not self.session.closed and not self.session.peer_leaving
-
-    def open(self, payload: str, reader: TunnelReader) -> Tunnel:
-        """Ask for a tunnel."""
-        assert self.session is not None  # noqa: S101 - callers wait for ready
-        headers = [
-            (b":method", b"PUT"),
-            (b":scheme", b"https"),
-            (b":authority", b"wireleap"),
-            (b":path", b"/"),
-            (PAYLOAD, payload.encode("ascii")),
-        ]
-        tunnel = Tunnel(self.session.open(headers), reader)
-        self._write()
-        return tunnel
-
-    def handshakeCompleted(self) -> None:
-        """TLS is up."""
-        transport: Any = self.transport
-        self.session = Session(wake=self._write)
-        transport.registerProducer(self, True)
-        self._write()
-        self.ready.callback(self)
-
-    def dataReceived(self, data: bytes) -> None:
-        """Bytes from the relay."""
-        if self.session is not None:
-            self.session.receive(data)
-            self._write()
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """The relay is gone."""
-        self._lost = True
-        if self.session is not None:
-            self.session.connection_lost()
-        if not self.ready.called:
-            self.ready.errback(reason)
-
-    def pauseProducing(self) -> None:
-        """The relay does not keep up."""
-        if self.session is not None:
-            self.session.writable = False
-
-    def resumeProducing(self) -> None:
-        """It has caught up."""
-        if self.session is not None:
-            self.session.writable = True
-            self._write()
-
-    def stopProducing(self) -> None:
-        """The connection is gone; connectionLost follows."""
-
-    def close(self) -> None:
-        """Give the connection up."""
-        if not self._lost:
-            cast("Any", self.transport).abortConnection()
-
-    def _write(self) -> None:
-        session = self.session
-        if session is None or self._writing:
-            return
-        self._writing = True
-        try:
-            while session.writable and (data := session.take()):
-                cast("ITransport", self.transport).write(data)
-        finally:
-            self._writing = False
-        if session.closed:
-            self.close()
+from wireleap_relay.sandbox.tunnel import Tunnel, TunnelError
 
 
 @implementer(ITransport, IPushProducer)
