@@ -131,7 +131,7 @@ class RelayTests(RelayTestCase):
     def test_services_have_names(self) -> None:
         relay = self.make()
         names = [service.name for service in relay]  # type: ignore[attr-defined]
-        self.assertEqual(names, ["upstream", "tokens", "submission", "plane", "usage", "contracts"])
+        self.assertEqual(names, ["admin", "upstream", "tokens", "submission", "plane", "usage", "contracts"])
 
 
 class LimitTests(RelayTestCase):

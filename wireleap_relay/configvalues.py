@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import UTC, tzinfo
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, Literal, NewType
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 from zoneinfo import ZoneInfo
 
 import attrs
@@ -66,6 +66,9 @@ class RestAddress:
 
     tcp: ListenAddress | None = None
     path: str | None = None
+
+    def __str__(self) -> str:
+        return f"http://{self.tcp}" if self.tcp is not None else f"file://{quote(self.path or '')}"
 
 
 @attrs.frozen

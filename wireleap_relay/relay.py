@@ -17,8 +17,10 @@ from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 
 from wireleap_relay import __version__
+from wireleap_relay.admin.service import AdminService
 from wireleap_relay.admin.snapshot import api_status
 from wireleap_relay.config import Config, ConfigError, NetworkUsage, parse_config
+from wireleap_relay.configvalues import RestAddress
 from wireleap_relay.contracts.book import Book
 from wireleap_relay.contracts.limits import GlobalLimit
 from wireleap_relay.contracts.office import Office
@@ -32,6 +34,7 @@ from wireleap_relay.upstream.service import UpstreamService
 from wireleap_relay.usage.meters import Meters
 from wireleap_relay.usage.service import UsageService, UsageSettings
 from wireleap_relay.usage.window import CalendarFrame, TimeFrame
+from wireleap_relay.wire.keys import PublicKey
 from wireleap_relay.wire.sharetoken import Sharetoken
 from wireleap_relay.workers.plane import DataPlane, Plane
 from wireleap_relay.workers.service import PublicIdentity, WorkersService
@@ -42,15 +45,19 @@ _DATABASE = "sharetokens.db"
 
 @attrs.frozen
 class Parts:
-    """What a relay can change under way.
+    """What a relay can change under way, and what is watched.
 
+    :ivar relay: its public key.
     :ivar usage: None where nothing is measured.
     """
 
+    relay: PublicKey
     contracts: ContractsService
+    tokens: TokenStoreService
     submission: SubmissionService
     plane: DataPlane
     usage: UsageService | None
+    meters: Meters
 
 
 class Relay(MultiService):
@@ -61,13 +68,14 @@ class Relay(MultiService):
 
     _log = Logger()
 
-    def __init__(self, home: Home, config: Config, parts: Parts) -> None:
+    def __init__(self, home: Home, config: Config, parts: Parts, admin: AdminService) -> None:
         """Begin with a config out of a home."""
         super().__init__()
         self.setName("relay")
         self.config = config
         self._home = home
         self._parts = parts
+        self._admin = admin
 
     def startService(self) -> None:
         """Start them all.
@@ -147,16 +155,14 @@ class Relay(MultiService):
 
     def api_status(self) -> dict[str, Any]:
         """Give the JSON data of ``/api/status`` (PROTOCOL: *REST API*)."""
-        contracts, usage = self._parts.contracts, self._parts.usage
-        reading = usage.status().reading if usage is not None else None
-        return api_status(bool(self.running), contracts.status(), reading, contracts.usage())
+        return api_status(self._admin.view())
 
 
 def make_relay(reactor: Any, home: Home, config: Config, identity: Identity) -> Relay:
     """Make a relay: a tree of services, each found by its name.
 
-    ``upstream`` talks to contracts and directories, ``tokens`` keeps what the
-    relay is paid with, ``submission`` hands it in, ``plane`` serves clients,
+    ``admin`` shows all of it to the operator, ``upstream`` talks to contracts
+    and directories, ``tokens`` keeps what the relay is paid with, ``submission`` hands it in, ``plane`` serves clients,
     ``usage`` measures, where the config has a ``network_usage.timeframe`` or
     ``network_usage.start``; ``contracts`` keeps the relay enrolled. They start
     in this order.
@@ -198,8 +204,13 @@ def make_relay(reactor: Any, home: Home, config: Config, identity: Identity) -> 
             active=lambda: {status.id for status in contracts.status() if status.id is not None},
             seen=contracts.usage_seen,
         )
-    parent = Relay(home, config, Parts(contracts, submission, plane, usage))
+    parts = Parts(relay, contracts, store, submission, plane, usage, meters)
+    admin = AdminService(reactor, parts, upstream, time.time)
+    parent = Relay(home, config, parts, admin)
+    if config.rest_api.address is not None:
+        _make_rest(reactor, home, parent, admin).setServiceParent(admin)
     named: dict[str, Service | None] = {
+        "admin": admin,
         "upstream": upstream,
         "tokens": store,
         "submission": submission,
@@ -232,6 +243,20 @@ def _make_plane(
     known_by = PublicIdentity(relay, identity.certificate, identity.tls_key)
     source = home.read_config()
     return WorkersService(reactor, count, config, source, known_by, book=book, store=store, usage=meters)
+
+
+def _make_rest(reactor: Any, home: Home, relay: Relay, admin: AdminService) -> Service:
+    # Who has no REST API does not wait for what it is made of.
+    from wireleap_relay.admin.pages import make_pages
+    from wireleap_relay.admin.rest import RestService
+
+    def archive() -> Path | None:
+        return _usage_settings(home, relay.config.network_usage).archive
+
+    api = relay.config.rest_api
+    return RestService(
+        reactor, api.address or RestAddress(), api.socket_umask, make_pages(reactor, admin.view, archive)
+    )
 
 
 # What the parts are told out of the config

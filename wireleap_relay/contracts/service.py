@@ -75,6 +75,11 @@ class ContractStatus:
         return self.state == "enrolled"
 
     @property
+    def limited(self) -> bool:
+        """Whether it takes none because of a limit."""
+        return self.state in ("soft-limited", "hard-limited")
+
+    @property
     def degraded(self) -> bool:
         """Whether it is enrolled with a directory that does not answer any more."""
         return self.missed_heartbeats >= DEGRADED_AFTER
