@@ -91,6 +91,45 @@ class SocketTests(SynchronousTestCase):
         self.assertTrue(os.path.exists(self.path))
         successor.close()
 
+    def test_sockets_that_are_handed_on(self) -> None:
+        first = Listening(ListenAddress("127.0.0.1", 0), 3)
+        self.addCleanup(first.close)
+        second = Listening(ListenAddress("127.0.0.1", 0), 2, [each.dup() for each in first.sockets])
+        self.addCleanup(second.close)
+        self.assertEqual(second.address, first.address)
+        waiting = [socket.create_connection(("127.0.0.1", first.address.port)) for _ in range(30)]
+        first.close()
+        accepted = 0
+        for each in second.sockets:
+            each.setblocking(False)
+            while accepted < len(waiting):
+                try:
+                    each.accept()[0].close()
+                except BlockingIOError:
+                    break
+                accepted += 1
+        self.assertEqual(accepted, len(waiting), "none of those that wait are lost with who leaves")
+        for client in waiting:
+            client.close()
+
+    def test_every_socket_has_a_process_and_every_process_a_socket(self) -> None:
+        for sockets, processes in ((1, 1), (2, 2), (3, 1), (1, 3), (5, 2), (2, 5)):
+            listening = Listening(ListenAddress("127.0.0.1", 0), sockets)
+            shares = [listening.share(number, processes) for number in range(processes)]
+            self.assertTrue(all(shares))
+            self.assertEqual({id(each) for share in shares for each in share}, set(map(id, listening.sockets)))
+            listening.close()
+
+    def test_whoever_claims_a_file_removes_it(self) -> None:
+        first = self.listening()
+        second = Listening(self.address, 1, [first.sockets[0].dup()])
+        first.hand_on()
+        first.close()
+        self.assertTrue(os.path.exists(self.path))
+        second.claim()
+        second.close()
+        self.assertFalse(os.path.exists(self.path))
+
     def test_no_such_folder(self) -> None:
         self.address = ListenAddress("", 0, "/nonexistent/relay.sock")
         self.assertIn("No such file", self.refused())

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import attrs
 from twisted.application.service import Service
-from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.interfaces import IListeningPort
 from twisted.internet.protocol import Factory
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
@@ -68,15 +66,18 @@ class ListenerService(Service):
         drain_timeout: float,
         limits: SessionLimits | None = None,
         patience: Patience | None = None,
-        bound: socket.socket | None = None,
+        inherited: Sequence[socket.socket] = (),
+        accepts: bool = True,
     ) -> None:
         """Listen at an address; with port 0 at any that is free.
 
-        :param bound: a socket that listens there already; the service closes it.
+        :param inherited: sockets that listen there already; the service closes them.
+        :param accepts: whether to accept from the beginning; see :meth:`accept`.
         """
         self._reactor = reactor
         self._address = address
-        self._bound = bound
+        self._inherited = inherited
+        self._accepts = accepts
         self._listening: Listening | None = None
         self._doorway = doorway
         self.drain_timeout = drain_timeout
@@ -84,7 +85,7 @@ class ListenerService(Service):
         self._limits = limits or SessionLimits()
         self._patience = patience or Patience()
         self._connections: set[ClientConnection] = set()
-        self._port: IListeningPort | None = None
+        self._ports: list[Any] = []
         self._watch = LoopingCall(self._look_at_watch)
         self._watch.clock = reactor
         layer = Plain if address.plain else tls.connection
@@ -96,14 +97,26 @@ class ListenerService(Service):
         :raises twisted.internet.error.CannotListenError: where the address is taken or not ours.
         """
         super().startService()
-        if self._bound is None:
-            self._listening = Listening(self._address)
-            self._port = accept_from(self._reactor, self._listening.sockets[0], self._factory)
+        self._listening = Listening(self._address, inherited=self._inherited)
+        self._ports = [accept_from(self._reactor, each, self._factory) for each in self._listening.sockets]
+        self.accept(self._accepts)
+        if not self._inherited:
             self._log.info("Listening at {address}", address=self._listening.address)
-        else:
-            self._port = accept_from(self._reactor, self._bound, self._factory)
-            self._bound.close()
         self._watch.start(1.0, now=False)
+
+    def accept(self, accepts: bool) -> None:
+        """Accept connections, or let them wait in the sockets' queues, for later or for another process."""
+        self._accepts = accepts
+        for port in self._ports:
+            if accepts:
+                port.startReading()
+            else:
+                port.stopReading()
+
+    @property
+    def listening(self) -> Listening | None:
+        """What it is bound to; None while it is not."""
+        return self._listening
 
     def stopService(self) -> Deferred[None]:
         """Accept no more, let open tunnels finish, then close what is left."""
@@ -111,12 +124,13 @@ class ListenerService(Service):
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
-        port, self._port = self._port, None
-        if port is None:
+        ports, self._ports = self._ports, []
+        listening, self._listening = self._listening, None
+        if listening is None:
             return
-        if self._listening is not None:
-            self._listening.close()
-        await maybeDeferred(port.stopListening)
+        listening.close()
+        for port in ports:
+            await maybeDeferred(port.stopListening)
         for connection in list(self._connections):
             connection.leave()
         self._deadline = self._reactor.seconds() + self.drain_timeout
@@ -142,8 +156,7 @@ class ListenerService(Service):
 
     def status(self) -> ListenerStatus:
         """Tell what the listener is doing."""
-        bound = self._port.getHost() if self._port is not None else None
-        port = bound.port if isinstance(bound, IPv4Address | IPv6Address) else 0
+        port = self._listening.address.port if self._listening is not None else 0
         return ListenerStatus(port, len(self._connections), self._doorway.registry.counts())
 
     def _look_at_watch(self) -> None:

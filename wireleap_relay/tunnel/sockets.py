@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -36,15 +37,21 @@ class Listening:
     :ivar sockets: as many as were wanted.
     """
 
-    def __init__(self, address: ListenAddress, count: int = 1) -> None:
-        """Bind and listen.
+    def __init__(self, address: ListenAddress, count: int = 1, inherited: Sequence[socket.socket] = ()) -> None:
+        """Bind and listen, or go on listening with another process's sockets.
 
         :param address: with port 0 for any that is free.
+        :param inherited: all sockets that are bound to the address already: however many they are, no more are
+            made, for the system spreads connections over them and none must be without a process.
         :raises CannotListenError: where the address is taken or not ours.
         """
         self.address = address
         self._file: tuple[int, int] | None = None
-        self.sockets: list[socket.socket] = []
+        self.sockets: list[socket.socket] = list(inherited)
+        if inherited:
+            if not address.path:
+                self.address = attrs.evolve(address, port=inherited[0].getsockname()[1])
+            return
         try:
             if address.path:
                 self._bind_path(count)
@@ -54,6 +61,19 @@ class Listening:
             self.close()
             host, port = ("unix", address.path) if address.path else (address.host, address.port)
             raise CannotListenError(host, port, e) from None
+
+    def share(self, number: int, count: int) -> list[socket.socket]:
+        """Give the sockets from which one of some processes is to accept; each socket has at least one process."""
+        return self.sockets[number::count] or [self.sockets[number % len(self.sockets)]]
+
+    def claim(self) -> None:
+        """Be the one who removes the file of a unix socket in the end."""
+        if self.address.path:
+            self._file = _identity(self.address.path)
+
+    def hand_on(self) -> None:
+        """Leave that to another process."""
+        self._file = None
 
     def close(self) -> None:
         """Listen no longer, as far as this process is concerned, and remove the file of a unix socket."""
@@ -86,7 +106,7 @@ class Listening:
         self.sockets = [shared] * count
         shared.setblocking(False)
         shared.bind(path)
-        self._file = _identity(path)
+        self.claim()
         os.chmod(path, _MODE)
         shared.listen(_BACKLOG)
 

@@ -11,9 +11,11 @@ import attrs
 from twisted.protocols.amp import (
     Argument,
     BinaryBoxProtocol,
+    Boolean,
     BoxDispatcher,
     Command,
     CommandLocator,
+    Integer,
     ListOf,
     String,
     Unicode,
@@ -146,7 +148,7 @@ class ReportText(Argument):
 
 
 class Begin(Command):
-    """Serve clients on the socket that came along."""
+    """Serve clients on the sockets that came along."""
 
     arguments: ClassVar[_Arguments] = [
         (b"relay", Key()),
@@ -154,7 +156,15 @@ class Begin(Command):
         (b"key", String()),
         (b"config", Packed()),
         (b"book", Standings()),
+        (b"listening", Integer()),
+        (b"accepts", Boolean()),
     ]
+
+
+class Accept(Command):
+    """Accept connections, or let them wait."""
+
+    arguments: ClassVar[_Arguments] = [(b"accepts", Boolean())]
 
 
 class Reload(Command):

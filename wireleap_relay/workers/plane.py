@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import attrs
 from twisted.application.service import MultiService
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 
 from wireleap_relay.boundaries import ContractBook, TokenStore, Tunnels, UsageSink
 from wireleap_relay.config import Config
@@ -19,6 +20,7 @@ from wireleap_relay.tunnel.opening import Doorway
 from wireleap_relay.tunnel.policy import DialPolicy
 from wireleap_relay.tunnel.registry import Registry, TunnelCounts
 from wireleap_relay.tunnel.resolver import Resolver
+from wireleap_relay.tunnel.sockets import Listening
 from wireleap_relay.tunnel.tls import ServerTLS
 from wireleap_relay.wire.keys import PublicKey
 from wireleap_relay.wire.status import Status
@@ -70,6 +72,16 @@ class DataPlane(Tunnels, Protocol):
     def hurry(self) -> None:
         """Stop without waiting for tunnels to finish."""
 
+    @property
+    def listening(self) -> Listening | None:
+        """What it is bound to; None while it is not."""
+
+    def accept(self, accepts: bool) -> Deferred[Any]:
+        """Accept connections, or let them wait in the sockets' queues, for later or for another process.
+
+        :returns: fires when every process does as it was told.
+        """
+
     def status(self) -> PlaneStatus:
         """Tell what it is doing."""
 
@@ -87,11 +99,13 @@ class Plane(MultiService):
         book: ContractBook,
         store: TokenStore,
         usage: UsageSink,
-        bound: socket.socket | None = None,
+        inherited: Sequence[socket.socket] = (),
+        accepts: bool = True,
     ) -> None:
         """Serve a relay's clients.
 
-        :param bound: a socket that listens already; without one the config's address is bound.
+        :param inherited: sockets that listen already; without any the config's address is bound.
+        :param accepts: whether to accept from the beginning.
         """
         super().__init__()
         self.setName("plane")
@@ -112,7 +126,8 @@ class Plane(MultiService):
             tls=tls,
             doorway=self.doorway,
             drain_timeout=config.drain_timeout,
-            bound=bound,
+            inherited=inherited,
+            accepts=accepts,
         )
         self.listener.setServiceParent(self)
 
@@ -126,6 +141,15 @@ class Plane(MultiService):
     def hurry(self) -> None:
         """Stop without waiting for tunnels to finish."""
         self.listener.hurry()
+
+    @property
+    def listening(self) -> Listening | None:
+        """What it is bound to; None while it is not."""
+        return self.listener.listening
+
+    def accept(self, accepts: bool) -> Deferred[Any]:
+        """Accept connections, or let them wait."""
+        return maybeDeferred(self.listener.accept, accepts)
 
     def close(self, contract: PublicKey, status: Status) -> int:
         """End every tunnel of a contract."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, cast
 
 import attrs
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.internet.error import ConnectionDone, ConnectionLost, ProcessExitedAlready
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import Factory, ProcessProtocol, connectionDone
@@ -53,7 +53,7 @@ class Employer(Protocol):
 
 
 class WorkerProcess:
-    """Keeps one worker running; each of its processes takes over the socket that listens."""
+    """Keeps one worker running; each of its processes takes over the sockets that listen."""
 
     _log = Logger()
 
@@ -62,7 +62,7 @@ class WorkerProcess:
         self.number = number
         self._reactor = reactor
         self._employer = employer
-        self._listening: socket.socket | None = None
+        self._listening: Sequence[socket.socket] = ()
         self._link: _Link | None = None
         self._process: Any = None
         self._ended: Deferred[None] | None = None
@@ -101,8 +101,8 @@ class WorkerProcess:
             self._report.process,
         )
 
-    def start(self, listening: socket.socket) -> None:
-        """Start the first process."""
+    def start(self, listening: Sequence[socket.socket]) -> None:
+        """Start the first process, which accepts from some sockets."""
         self._listening = listening
         self._stopping = False
         self._spawn()
@@ -111,6 +111,16 @@ class WorkerProcess:
         """Tell the worker something, if there is one; one that comes later is told in the beginning."""
         if self._link is not None:
             self._link.callRemote(command, **arguments).addErrback(self._deaf)
+
+    def accept(self, accepts: bool) -> Deferred[Any]:
+        """Have it accept connections, or let them wait.
+
+        :returns: fires when it does; a worker that comes later is told in the beginning.
+        """
+        if self._link is None:
+            return succeed(None)
+        told: Deferred[Any] = self._link.callRemote(commands.Accept, accepts=accepts)
+        return told.addErrback(self._deaf)
 
     def stop(self) -> Deferred[None]:
         """Let its tunnels finish, then the process.
@@ -143,14 +153,14 @@ class WorkerProcess:
             return
 
     def _spawn(self) -> None:
-        assert self._listening is not None  # noqa: S101 - start has it
         ours, theirs = socket.socketpair()
         self._began = self._reactor.seconds()
         self._link = _Link(self)
         self._ended = Deferred()
         with ours, theirs, open(os.devnull, "rb") as nothing:
             ours.setblocking(False)
-            files = {0: nothing.fileno(), 1: 1, 2: 2, CONTROL: theirs.fileno(), LISTENING: self._listening.fileno()}
+            files = {0: nothing.fileno(), 1: 1, 2: 2, CONTROL: theirs.fileno()}
+            files.update((LISTENING + number, each.fileno()) for number, each in enumerate(self._listening))
             command = [sys.executable, "-P", "-m", "wireleap_relay.workers"]
             environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
             process = _Process(self._ended)
@@ -159,7 +169,8 @@ class WorkerProcess:
             factory = Factory.forProtocol(lambda: link)
             factory.noisy = False
             self._reactor.adoptStreamConnection(ours.fileno(), socket.AF_UNIX, factory)
-        self._link.callRemote(commands.Begin, **self._employer.beginning()).addErrback(self._deaf)
+        beginning = {**self._employer.beginning(), "listening": len(self._listening)}
+        self._link.callRemote(commands.Begin, **beginning).addErrback(self._deaf)
 
     def _deaf(self, failure: Failure) -> None:
         """A worker that dies can't answer; whatever else it is, is told."""

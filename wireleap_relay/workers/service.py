@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import socket
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -50,16 +51,22 @@ class WorkersService(Service):
         book: Book,
         store: TokenStore,
         usage: UsageSink,
+        inherited: Sequence[socket.socket] = (),
+        accepts: bool = True,
     ) -> None:
         """Serve a relay's clients.
 
         :param source: the text that the config was read from.
+        :param inherited: sockets that listen already; without any the config's address is bound.
+        :param accepts: whether to accept from the beginning.
         """
         self.setName("plane")
         self._config = config
         self._book = book
         self._store = store
         self._usage = usage
+        self._inherited = inherited
+        self._accepts = accepts
         self._listening: Listening | None = None
         self._drained: dict[PublicKey, list[_Waiter]] = {}
         self._begin = {
@@ -77,9 +84,10 @@ class WorkersService(Service):
         :raises CannotListenError: where the address is taken or not ours.
         """
         super().startService()
-        self._listening = Listening(self._config.address, len(self._workers))
-        for worker, listening in zip(self._workers, self._listening.sockets, strict=True):
-            worker.start(listening)
+        count = len(self._workers)
+        self._listening = Listening(self._config.address, count, self._inherited)
+        for worker in self._workers:
+            worker.start(self._listening.share(worker.number, count))
         self._log.info(
             "Listening at {address} with {count} workers", address=self._listening.address, count=len(self._workers)
         )
@@ -90,6 +98,16 @@ class WorkersService(Service):
         if self._listening is not None:
             self._listening.close()
         return gatherResults([worker.stop() for worker in self._workers], consumeErrors=True)
+
+    @property
+    def listening(self) -> Listening | None:
+        """What they are bound to; None while they are not."""
+        return self._listening
+
+    def accept(self, accepts: bool) -> Deferred[Any]:
+        """Have them accept connections, or let them wait."""
+        self._accepts = accepts
+        return gatherResults([worker.accept(accepts) for worker in self._workers])
 
     def apply(self, config: Config, source: bytes) -> None:
         """Go by another config from here on."""
@@ -132,7 +150,7 @@ class WorkersService(Service):
 
     def beginning(self) -> Mapping[str, Any]:
         """Give what a new worker is told."""
-        return {**self._begin, "book": self._book.standings()}
+        return {**self._begin, "book": self._book.standings(), "accepts": self._accepts}
 
     @property
     def tokens(self) -> TokenStore:

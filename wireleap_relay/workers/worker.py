@@ -55,7 +55,14 @@ class Worker(commands.Link):
 
     @commands.Begin.responder
     def begin(
-        self, relay: PublicKey, certificate: bytes, key: bytes, config: bytes, book: list[Standing]
+        self,
+        relay: PublicKey,
+        certificate: bytes,
+        key: bytes,
+        config: bytes,
+        book: list[Standing],
+        listening: int,
+        accepts: bool,
     ) -> dict[str, Any]:
         """Serve clients."""
         self._book.read(book)
@@ -69,11 +76,18 @@ class Worker(commands.Link):
             book=self._book,
             store=self._store,
             usage=self._meters,
-            bound=_inherited(LISTENING),
+            inherited=[_inherited(LISTENING + number) for number in range(listening)],
+            accepts=accepts,
         )
         self._plane.startService()
         self._counting.start(_COUNT_EVERY)
         self._health.start()
+        return {}
+
+    @commands.Accept.responder
+    def accept(self, accepts: bool) -> dict[str, Any]:
+        """Accept connections, or let them wait."""
+        self._running().accept(accepts)
         return {}
 
     @commands.Reload.responder
