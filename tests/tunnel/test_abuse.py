@@ -73,7 +73,7 @@ FLOODS: dict[str, list[Callable[[int], bytes]]] = {
 
 class FloodTests(SynchronousTestCase):
     def flood(self, make: Callable[[int], bytes], rates: Rates, turns: int, seconds: bool = False) -> Bench:
-        bench = Bench(SessionLimits(rates=rates))
+        bench = Bench(SessionLimits(rates=rates), answers=False)
         bench.open()
         for turn in range(turns):
             if bench.session.closed:
@@ -105,6 +105,14 @@ class FloodTests(SynchronousTestCase):
             for make in floods:
                 with self.subTest(offence=offence):
                     self.assertFalse(self.flood(make, abuse.GENEROUS, 50).session.closed)
+
+    def test_tunnels_may_end_by_resets(self) -> None:
+        bench = Bench(SessionLimits(rates=_FEW))
+        for turn in range(200):
+            bench.session.receive(headers(2 * turn + 1))
+            bench.session.take()
+            bench.session.receive(frame(frames.RST_STREAM, 0, 2 * turn + 1, bytes(4)))
+        self.assertFalse(bench.session.closed)
 
     def test_frames_for_streams_that_were_reset(self) -> None:
         bench = Bench(SessionLimits(rates=_FEW))

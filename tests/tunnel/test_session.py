@@ -305,8 +305,9 @@ class BackPressureTests(SynchronousTestCase):
 class Bench:
     """A server's session that is fed raw frames."""
 
-    def __init__(self, limits: SessionLimits | None = None) -> None:
+    def __init__(self, limits: SessionLimits | None = None, answers: bool = True) -> None:
         self.handlers: list[Recorder] = []
+        self._answers = answers
         self.session = Session(wake=lambda: None, opened=self._opened, limits=limits)
         self._client = Session(wake=lambda: None)
         self.session.receive(self._client.take())
@@ -317,7 +318,8 @@ class Bench:
         handler.stream = stream
         stream.handler = handler
         self.handlers.append(handler)
-        stream.respond(RESPONSE)
+        if self._answers:
+            stream.respond(RESPONSE)
 
     def open(self, headers: Headers = REQUEST) -> Recorder:
         stream = self._client.open(headers)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import attrs
 
 # What is allowed, but not as often as one likes. Each kind is counted once for a connection that ends by it.
-RESETS = "resets"  #: the peer opens streams and resets them (CVE-2023-44487)
+RESETS = "resets"  #: the peer opens streams and resets them before they are tunnels (CVE-2023-44487)
 MADE_RESETS = "made_resets"  #: it makes us reset its streams (CVE-2025-8671)
 REQUESTS = "requests"  #: requests that open no tunnel
 SETTINGS = "settings"

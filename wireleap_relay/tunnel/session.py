@@ -219,9 +219,11 @@ class Session(Streams):
     def _reset_received(self, stream_id: int, frame: bytes) -> None:
         if len(frame) != frames.HEADER_SIZE + 4:
             return self.fail(ErrorCodes.FRAME_SIZE_ERROR)
-        if not self.spend(abuse.RESETS):
-            return None
         stream = self.streams.get(stream_id)
+        # A tunnel that was open was paid for, and most end like this.
+        was_open = stream is not None and stream.answered and not stream.ended
+        if not was_open and not self.spend(abuse.RESETS):
+            return None
         if stream is not None:
             self._remove(stream)
             stream.handler.was_reset(frames.unpack_u32(frame, frames.HEADER_SIZE)[0])

@@ -54,7 +54,7 @@ class Stream:
     :ivar handler: hears of what the peer does; set it as soon as the stream is known.
     :ivar window: bytes the peer lets us send on this stream; may be below 0 (RFC 9113, section 6.9.2).
     :ivar receiving: what the peer may send.
-    :ivar answered: the response's headers have come; clients only.
+    :ivar answered: the response's headers have been sent, or have come.
     :ivar announced: bytes that the peer's content-length still promises; None without one.
     :ivar queued: bytes that wait to be sent.
     :ivar datagrams: each piece sent is a frame of its own, and one that no window takes whole is dropped.

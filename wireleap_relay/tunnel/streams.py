@@ -124,6 +124,7 @@ class Streams:
 
     def send_headers(self, stream: Stream, headers: Headers, end: bool) -> None:
         """Send a response's headers, or trailers."""
+        stream.answered = True
         if end:
             stream.ended = True
             self._retire(stream)
