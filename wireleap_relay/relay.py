@@ -6,7 +6,6 @@ import os
 import random
 import sqlite3
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +25,17 @@ from wireleap_relay.contracts.limits import GlobalLimit
 from wireleap_relay.contracts.office import Office
 from wireleap_relay.contracts.service import ContractSettings, ContractsService
 from wireleap_relay.contracts.submission import ContractSubmitter
-from wireleap_relay.home import Home, HomeError, Identity, write_durably
+from wireleap_relay.home import Home, HomeError, Identity
 from wireleap_relay.reload import applicable
-from wireleap_relay.tokens.service import SubmissionService, TokenStoreService
+from wireleap_relay.tokens.archive import Archive
+from wireleap_relay.tokens.service import TokenStoreService
+from wireleap_relay.tokens.submission import SubmissionService
 from wireleap_relay.tunnel.tls import ServerTLS
 from wireleap_relay.upstream.service import UpstreamService
 from wireleap_relay.usage.meters import Meters
 from wireleap_relay.usage.service import UsageService, UsageSettings
 from wireleap_relay.usage.window import CalendarFrame, TimeFrame
 from wireleap_relay.wire.keys import PublicKey
-from wireleap_relay.wire.sharetoken import Sharetoken
 from wireleap_relay.workers.plane import DataPlane, Plane
 from wireleap_relay.workers.service import PublicIdentity, WorkersService
 
@@ -171,6 +171,7 @@ def make_relay(reactor: Any, home: Home, config: Config, identity: Identity) -> 
     upstream = UpstreamService(reactor, identity.key)
     meters, book = Meters(), Book()
     store = TokenStoreService(reactor, home.sharetokens / _DATABASE, time.time)
+    book.read_on(lambda: store.remember({standing.contract.id: standing.contract.url for standing in book.standings()}))
     plane = _make_plane(reactor, home, config, identity, book, store, meters)
     office = Office(
         clock=reactor,
@@ -187,7 +188,7 @@ def make_relay(reactor: Any, home: Home, config: Config, identity: Identity) -> 
     submission = SubmissionService(
         reactor,
         store,
-        ContractSubmitter(book, upstream),
+        ContractSubmitter(book, upstream, store.address_of),
         time.time,
         config.auto_submit_interval,
         _archive(home, config),
@@ -275,20 +276,8 @@ def _usage_settings(home: Home, usage: NetworkUsage) -> UsageSettings:
     return UsageSettings(frame, home.inside(usage.archive_dir) if usage.archive_dir else None, usage.write_interval)
 
 
-def _archive(home: Home, config: Config) -> Callable[[Sharetoken], None] | None:
-    return _Archive(home.inside(config.archive_dir)).keep if config.archive_dir else None
-
-
-class _Archive:
-    """Keeps accepted sharetokens as ``<contract id>/<signature>.json``, as the Go relay does."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def keep(self, token: Sharetoken) -> None:
-        folder = self._folder / str(token.contract.public_key)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_durably(folder / f"{token.signature}.json", token.to_json().encode(), 0o600)
+def _archive(home: Home, config: Config) -> Archive | None:
+    return Archive(home.inside(config.archive_dir)) if config.archive_dir else None
 
 
 class _UpgradeNotices:

@@ -14,7 +14,7 @@ from wireleap_relay.contracts.book import Book
 from wireleap_relay.contracts.submission import ContractSubmitter
 from wireleap_relay.sandbox.ledger import Terms
 from wireleap_relay.wire.address import Address
-from wireleap_relay.wire.keys import SigningKey
+from wireleap_relay.wire.keys import PublicKey, SigningKey
 from wireleap_relay.wire.sharetoken import Sharetoken
 from wireleap_relay.wire.status import Status
 
@@ -26,7 +26,8 @@ class Submission(SynchronousTestCase):
         self.world = MemoryWorld(Terms(duration=60, submission_window=30))
         self.key = SigningKey.generate()
         self.book = Book()
-        self.submitter = ContractSubmitter(self.book, self.world.upstream(self.key))
+        self.remembered: dict[PublicKey, str] = {}
+        self.submitter = ContractSubmitter(self.book, self.world.upstream(self.key), self.remembered.get)
         contract = self.world.contract
         self.book.enter(Contract(contract.endpoint, contract.id, "backing", Address("wireleap", "h", 1)))
         servicekey = SigningKey.generate()
@@ -88,15 +89,27 @@ class Submission(SynchronousTestCase):
         failed = self.failureResultOf(self.submit(), SubmissionFailed).value
         self.assertFalse(failed.answered)
         self.world.agent.down.clear()
+        self.world.root.putChild(b"contract", Scripted((502, b"<html>a proxy", {})))
+        failed = self.failureResultOf(self.submit(), SubmissionFailed).value
+        self.assertTrue(failed.answered)
         server = self.answer(500)
         failed = self.failureResultOf(self.submit(), SubmissionFailed).value
         self.assertTrue(failed.answered)
         self.assertEqual({seen.headers["Idempotency-Key"] for seen in server.seen}, {KEY})
 
     def test_an_unknown_contract_is_waited_for(self) -> None:
-        submitter = ContractSubmitter(Book(), self.world.upstream(self.key))
+        submitter = ContractSubmitter(Book(), self.world.upstream(self.key), self.remembered.get)
         submitting = Deferred.fromCoroutine(submitter.submit(self.token, KEY))
-        self.failureResultOf(submitting, SubmissionFailed)
+        failed = self.failureResultOf(submitting, SubmissionFailed).value
+        self.assertIn("nobody knows where the contract is", str(failed))
+        self.assertFalse(failed.answered)
+
+    def test_a_contract_that_left_the_config_still_owes(self) -> None:
+        self.world.advance(61)
+        self.remembered[self.world.contract.id] = self.world.contract.endpoint
+        submitter = ContractSubmitter(Book(), self.world.upstream(self.key), self.remembered.get)
+        submitting = Deferred.fromCoroutine(submitter.submit(self.token, KEY))
+        self.assertEqual(self.successResultOf(submitting), Outcome("submitted"))
 
     def test_a_contract_that_is_not_enrolled_with_is_submitted_to(self) -> None:
         self.book.close(self.world.contract.endpoint)

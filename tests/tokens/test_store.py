@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
-import subprocess
-import sys
-import time
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from wireleap_relay.tokens.store import TokenCounts, TokenDatabase
-from wireleap_relay.wire.keys import PublicKey, SigningKey
+from wireleap_relay.boundaries import Outcome
+from wireleap_relay.tokens.ledger import TokenCounts, Window
+from wireleap_relay.tokens.schedule import first_attempt
+from wireleap_relay.tokens.schema import NewerDatabase
+from wireleap_relay.tokens.store import HeldToken, TokenDatabase
+from wireleap_relay.wire.keys import SigningKey
 from wireleap_relay.wire.sharetoken import ContractStatement, Sharetoken
 
 
@@ -28,51 +32,162 @@ class Mint:
         return Sharetoken.sign(self.servicekey, self.statement, self.relay.public_key, 500)
 
 
-class StoreTests(SynchronousTestCase):
+class StoreTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.path = Path(self.mktemp()) / "sharetokens.db"
         self.database = TokenDatabase(self.path)
         self.addCleanup(lambda: self.database.close())
         self.mint = Mint()
+        self.contract = self.mint.contract.public_key.raw
 
     def reopen(self) -> None:
         self.database.close()
         self.database = TokenDatabase(self.path)
 
+    def deposit(self, *tokens: Sharetoken, now: float = 1) -> list[bool]:
+        return self.database.together(
+            [partial(TokenDatabase.deposit, token=t, idempotency_key="k", now=now) for t in tokens]
+        )
+
+    def settle(self, token: Sharetoken, state: Any, reason: str = "", **more: Any) -> None:
+        self.database.settle(token, Outcome(state, reason), 3, **more)
+
+    def counts(self) -> TokenCounts:
+        [standing] = self.database.ledger()
+        return standing.counts
+
+
+class StoreTests(StoreTestCase):
     def test_a_token_is_new_once_and_for_ever(self) -> None:
         token, other = self.mint.token(), self.mint.token()
-        self.assertEqual(self.database.deposit([(token, "a"), (other, "b"), (token, "c")], 1), [True, True, False])
+        self.assertEqual(self.deposit(token, other, token), [True, True, False])
         self.reopen()
-        self.assertEqual(self.database.deposit([(token, "d")], 2), [False])
-        self.database.settle(token, "submitted", "", 3)
+        self.assertEqual(self.deposit(token), [False])
+        self.settle(token, "submitted")
         self.reopen()
-        self.assertEqual(self.database.deposit([(token, "e")], 4), [False])
+        self.assertEqual(self.deposit(token), [False])
+        self.assertEqual(self.counts(), TokenCounts(held=1, submitted=1))
 
     def test_due_tokens_come_back_as_they_were(self) -> None:
         token = self.mint.token()
-        self.database.deposit([(token, "key")], 1)
-        contract = self.mint.contract.public_key.raw
-        self.assertEqual(self.database.due(contract, 1000, 10), [])
-        [held] = self.database.due(contract, 1001, 10)
-        self.assertEqual((held.token, held.idempotency_key), (token, "key"))
-        self.assertEqual(self.database.due(bytes(32), 1001, 10), [])
-        self.assertEqual(self.database.due(contract, 2000, 10), [])
+        self.deposit(token)
+        due_at = first_attempt(token)
+        self.assertEqual(self.database.claim(self.contract, due_at - 0.1, 10), [])
+        self.assertEqual(self.database.due(due_at - 0.1), [])
+        self.assertEqual(self.database.due(due_at), [self.contract])
+        self.assertEqual(self.database.claim(bytes(32), due_at, 10), [])
+        self.assertEqual(self.counts(), TokenCounts(held=1))
+        self.assertEqual(self.database.claim(self.contract, due_at, 10), [HeldToken(token, "k")])
+        self.assertEqual(self.counts(), TokenCounts(submitting=1))
+        self.assertEqual(self.database.claim(self.contract, 2000, 10), [])
+        self.assertEqual(self.database.due(2000), [])
 
-    def test_due_gives_no_more_than_asked_for(self) -> None:
-        self.database.deposit([(self.mint.token(), "k") for _ in range(5)], 1)
-        self.assertEqual(len(self.database.due(self.mint.contract.public_key.raw, 1500, 3)), 3)
+    def test_no_more_than_asked_for(self) -> None:
+        self.deposit(*(self.mint.token() for _ in range(5)))
+        self.assertEqual(len(self.database.claim(self.contract, 1500, 3)), 3)
+
+    def test_the_longest_due_come_first(self) -> None:
+        late, early = Mint(opens=1500, closes=2500), Mint()
+        late.contract = early.contract
+        late.statement = ContractStatement.sign(early.contract, 1500, 2500)
+        token, first = late.token(), early.token()
+        self.deposit(token, first)
+        [held] = self.database.claim(early.contract.public_key.raw, 1900, 1)
+        self.assertEqual(held.token, first)
+        self.database.postpone(first, 1950, "down")
+        [held] = self.database.claim(early.contract.public_key.raw, 1960, 1)
+        self.assertEqual(held.token, token)
+
+    def test_a_failed_attempt_is_made_again_later(self) -> None:
+        token = self.mint.token()
+        self.deposit(token)
+        self.database.claim(self.contract, 1200, 1)
+        self.database.postpone(token, 1500, "it is down")
+        self.assertEqual(self.database.claim(self.contract, 1499, 1), [])
+        self.assertEqual([held.idempotency_key for held in self.database.claim(self.contract, 1500, 1)], ["k"])
+        self.database.postpone(token, 1800, "it is down", "another")
+        [standing] = self.database.ledger()
+        self.assertEqual(standing.trouble, "it is down")
+        self.database.hasten(1600)
+        [held] = self.database.claim(self.contract, 1600, 1)
+        self.assertEqual(held.idempotency_key, "another")
 
     def test_states_and_counts(self) -> None:
         tokens = [self.mint.token() for _ in range(4)]
-        self.database.deposit([(token, "k") for token in tokens], 1)
-        self.database.settle(tokens[0], "submitted", "", 2)
-        self.database.settle(tokens[1], "refused", "not ours", 2)
-        contract = self.mint.contract.public_key.raw
-        self.assertEqual(self.database.counts(), {contract: TokenCounts(held=2, submitted=1, refused=1)})
-        self.assertEqual(self.database.expire(1999), 0)
-        self.assertEqual(self.database.expire(2000), 2)
-        self.assertEqual(self.database.counts(), {contract: TokenCounts(submitted=1, refused=1, expired=2)})
-        self.assertEqual(self.database.contracts(), [])
+        self.deposit(*tokens)
+        self.settle(tokens[0], "submitted")
+        self.settle(tokens[1], "refused", "not ours")
+        self.assertEqual(self.counts(), TokenCounts(held=2, submitted=1, refused=1))
+        self.assertEqual(self.database.expire(1999, 9), 0)
+        self.assertEqual(self.database.expire(2000, 1), 1)
+        self.assertEqual(self.database.expire(2000, 9), 1)
+        self.assertEqual(self.counts(), TokenCounts(submitted=1, refused=1, expired=2))
+        self.assertEqual(self.database.due(2000), [])
+
+    def test_what_a_contract_has_decided_stays(self) -> None:
+        token = self.mint.token()
+        self.deposit(token)
+        # Its window closes while the contract thinks about it.
+        self.database.expire(2000, 1)
+        self.settle(token, "submitted")
+        self.assertEqual(self.counts(), TokenCounts(submitted=1))
+        self.settle(token, "expired")
+        self.assertEqual(self.counts(), TokenCounts(submitted=1))
+
+    def test_forgotten_tokens_are_counted_on(self) -> None:
+        tokens = [self.mint.token() for _ in range(3)]
+        self.deposit(*tokens)
+        self.settle(tokens[0], "submitted")
+        self.settle(tokens[1], "submitted", archive=True)
+        self.settle(tokens[2], "refused")
+        self.assertEqual(self.database.forget(2000, 9), 0)
+        self.assertEqual(self.database.forget(2001, 9), 1)
+        self.assertEqual(self.counts(), TokenCounts(submitted=2, refused=1))
+        self.assertEqual(self.database.to_archive(9), [tokens[1]])
+        self.database.archived([tokens[1]])
+        self.assertEqual(self.database.forget(2001, 9), 1)
+        self.assertEqual(self.counts(), TokenCounts(submitted=2, refused=1))
+        self.assertEqual(
+            self.database.tally()[self.contract],
+            {"received": 3, "held": 0, "submitted": 2, "refused": 1, "forgotten": 2},
+        )
+
+    def test_the_ledger(self) -> None:
+        other = Mint(opens=5000, closes=9000)
+        self.deposit(self.mint.token(), now=10)
+        tried = self.mint.token()
+        self.deposit(tried, now=20)
+        self.deposit(other.token(), now=30)
+        self.database.claim(self.contract, 1500, 1)
+        self.database.remember(self.contract, "http://c")
+        by_contract = {standing.contract.raw: standing for standing in self.database.ledger()}
+        standing = by_contract[self.contract]
+        self.assertEqual((standing.url, standing.received), ("http://c", 2))
+        self.assertEqual(standing.oldest, {"held": 20, "submitting": 1500})
+        self.assertEqual((standing.closing, standing.last_closing), (Window(1000, 2000), 2000))
+        self.assertFalse(standing.is_urgent(1899))
+        self.assertTrue(standing.is_urgent(1900))
+        self.assertEqual(by_contract[other.contract.public_key.raw].oldest, {"held": 30})
+        self.assertEqual(self.database.addresses(), {self.contract: "http://c"})
+
+    def test_questions_never_walk_through_the_table(self) -> None:
+        self.deposit(*(self.mint.token() for _ in range(3)))
+        asked: list[str] = []
+        self.database._db.set_trace_callback(asked.append)
+        self.database.ledger()
+        self.database.due(1500)
+        self.database.claim(self.contract, 1500, 1)
+        self.database.expire(1500, 1)
+        self.database.forget(1500, 1)
+        self.database.to_archive(1)
+        self.database._db.set_trace_callback(None)
+        self.assertGreater(len(asked), 10)
+        for question in asked:
+            if not question.startswith("--"):
+                for *_, how in self.database._db.execute(f"EXPLAIN QUERY PLAN {question}").fetchall():
+                    self.assertFalse(
+                        re.match("SCAN sharetoken(?! USING INDEX to_archive)|USE TEMP", how), (how, question)
+                    )
 
     def test_durability_settings(self) -> None:
         database = self.database._db
@@ -80,22 +195,48 @@ class StoreTests(SynchronousTestCase):
         self.assertEqual(database.execute("PRAGMA synchronous").fetchone(), (2,))
         self.assertEqual(self.path.stat().st_mode & 0o777, 0o600)
 
-    def test_a_failed_batch_keeps_none_of_it(self) -> None:
+    def test_of_what_is_done_together_all_is_done_or_nothing(self) -> None:
         token = self.mint.token()
-        self.database._db.execute("PRAGMA query_only=1")
-        with self.assertRaises(sqlite3.Error):
-            self.database.deposit([(token, "k")], 1)
-        self.database._db.execute("PRAGMA query_only=0")
-        self.assertEqual(self.database.deposit([(token, "k")], 1), [True])
+
+        def fail(_: TokenDatabase) -> bool:
+            raise ZeroDivisionError
+
+        deposit = partial(TokenDatabase.deposit, token=token, idempotency_key="k", now=1.0)
+        with self.assertRaises(ZeroDivisionError):
+            self.database.together([deposit, fail])
+        self.assertEqual(self.deposit(token), [True])
+
+    def test_a_row_that_can_not_be_read_holds_nothing_up(self) -> None:
+        spoilt, good = self.mint.token(), self.mint.token()
+        self.deposit(spoilt, good)
+        self.database._db.execute("UPDATE sharetoken SET json = '{' WHERE signature = ?", (spoilt.signature.raw,))
+        self.assertEqual([held.token for held in self.database.claim(self.contract, 1500, 9)], [good])
+        self.assertEqual(self.counts(), TokenCounts(submitting=1, refused=1))
 
     def test_a_newer_schema_is_left_alone(self) -> None:
         self.database._db.execute("PRAGMA user_version=99")
         self.database.close()
-        with self.assertRaises(sqlite3.DatabaseError) as caught:
+        with self.assertRaises(NewerDatabase):
             TokenDatabase(self.path)
-        self.assertIn("newer version", str(caught.exception))
         self.path.unlink()
         self.database = TokenDatabase(self.path)
+
+    def test_the_first_schema_is_brought_up_to_date(self) -> None:
+        tokens = [self.mint.token() for _ in range(3)]
+        path = self.path.with_name("old.db")
+        old = sqlite3.connect(path, isolation_level=None)
+        old.executescript(FIRST_SCHEMA)
+        for token, state in zip(tokens, ("held", "submitted", "refused"), strict=True):
+            row = (token.signature.raw, self.contract, 1000, 2000, state, 5.0, "key", "why", token.to_json())
+            old.execute("INSERT INTO sharetoken VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+        old.close()
+        self.database.close()
+        self.database = TokenDatabase(path)
+        [standing] = self.database.ledger()
+        self.assertEqual((standing.received, standing.counts), (3, TokenCounts(held=1, submitted=1, refused=1)))
+        self.assertEqual(self.deposit(*tokens), [False] * 3)
+        self.assertEqual(self.database.claim(self.contract, 1001, 9), [HeldToken(tokens[0], "key")])
+        self.assertEqual(self.database._db.execute("PRAGMA integrity_check").fetchall(), [("ok",)])
 
     def test_a_file_that_is_no_database(self) -> None:
         other = self.path.with_name("junk.db")
@@ -103,37 +244,20 @@ class StoreTests(SynchronousTestCase):
         with self.assertRaises(sqlite3.DatabaseError):
             TokenDatabase(other)
 
-    def test_what_was_deposited_survives_sigkill(self) -> None:
-        path = Path(self.mktemp()).absolute() / "sharetokens.db"
-        program = (
-            "import sys, pathlib\n"
-            "from tests.tokens.test_store import Mint\n"
-            "from wireleap_relay.tokens.store import TokenDatabase\n"
-            "database, mint = TokenDatabase(pathlib.Path(sys.argv[1])), Mint()\n"
-            "while True:\n"
-            "    token = mint.token()\n"
-            "    assert database.deposit([(token, 'k')], 1) == [True]\n"
-            "    print(token.signature, flush=True)\n"
-        )
-        writer = subprocess.Popen(
-            [sys.executable, "-c", program, str(path)],
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=Path(__file__).parents[2],
-        )
-        assert writer.stdout is not None
-        promised = [writer.stdout.readline()]
-        time.sleep(0.3)
-        writer.kill()
-        promised += writer.stdout.readlines()
-        writer.wait()
-        writer.stdout.close()
-        database = TokenDatabase(path)
-        self.addCleanup(database.close)
-        [contract] = database.contracts()
-        kept = {str(held.token.signature) for held in database.due(contract, 1500, 10**6)}
-        told = {line.strip() for line in promised if line.endswith("\n")}
-        self.assertGreater(len(told), 1)
-        self.assertEqual(told - kept, set())
-        self.assertLessEqual(len(kept - told), 1)
-        self.assertIsInstance(PublicKey(contract), PublicKey)
+
+#: As the first version made it.
+FIRST_SCHEMA = """
+CREATE TABLE sharetoken (
+    signature BLOB PRIMARY KEY,
+    contract BLOB NOT NULL,
+    settlement_open INTEGER NOT NULL,
+    settlement_close INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    changed_at REAL NOT NULL,
+    idempotency_key TEXT NOT NULL,
+    reason TEXT NOT NULL DEFAULT '',
+    json TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX due ON sharetoken (contract, settlement_open) WHERE state = 'held';
+PRAGMA user_version=1;
+"""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from wireleap_relay.boundaries import ApiError, Outcome, SubmissionFailed, Upstream, UpstreamFailed
+from collections.abc import Callable
+
+from wireleap_relay.boundaries import ApiError, BadAnswer, Outcome, SubmissionFailed, Upstream, UpstreamFailed
 from wireleap_relay.contracts.book import Book
 from wireleap_relay.wire.endpoint import parse_endpoint
+from wireleap_relay.wire.keys import PublicKey
 from wireleap_relay.wire.sharetoken import Sharetoken
 from wireleap_relay.wire.status import Status
 
@@ -18,10 +21,14 @@ _VERDICTS = frozenset({400, 409, 410, 422})
 class ContractSubmitter:
     """Finds a token's contract; see :class:`wireleap_relay.boundaries.Submitter`."""
 
-    def __init__(self, book: Book, upstream: Upstream) -> None:
-        """Submit to the contracts in a book."""
+    def __init__(self, book: Book, upstream: Upstream, remembered: Callable[[PublicKey], str | None]) -> None:
+        """Submit to the contracts in a book, and to those that were known before.
+
+        :param remembered: gives the URL that a contract had.
+        """
         self._book = book
         self._upstream = upstream
+        self._remembered = remembered
 
     async def submit(self, token: Sharetoken, idempotency_key: str) -> Outcome:
         """POST a token to its contract.
@@ -29,10 +36,14 @@ class ContractSubmitter:
         :param idempotency_key: 32 hex digits.
         :raises SubmissionFailed: where it has to be tried again.
         """
-        contract = self._book.known(token.contract.public_key)
-        if contract is None:
-            raise SubmissionFailed("this contract has not answered yet, or is not configured")
-        api = self._upstream.contract(parse_endpoint(contract.url))
+        key = token.contract.public_key
+        contract = self._book.known(key)
+        url = contract.url if contract is not None else self._remembered(key)
+        if url is None:
+            raise SubmissionFailed(
+                "nobody knows where the contract is: it has not answered yet, or was never configured"
+            )
+        api = self._upstream.contract(parse_endpoint(url))
         try:
             await api.submit(token, idempotency_key)
         except ApiError as e:
@@ -41,7 +52,7 @@ class ContractSubmitter:
                 raise SubmissionFailed(str(e), answered=True) from e
             return outcome
         except UpstreamFailed as e:
-            raise SubmissionFailed(str(e)) from e
+            raise SubmissionFailed(str(e), answered=isinstance(e, BadAnswer) and e.code is not None) from e
         return Outcome("submitted")
 
 
