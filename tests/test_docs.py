@@ -8,7 +8,7 @@ from pathlib import Path
 import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
-from wireleap_relay.config import Config, ContractConfig, DangerZone, NetworkUsage, RestApi
+from wireleap_relay.config import Config, ContractConfig, DangerZone, LogSettings, NetworkUsage, RestApi
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -26,8 +26,9 @@ class Documents(SynchronousTestCase):
             ("network_usage.", NetworkUsage),
             ("rest_api.", RestApi),
             ("danger_zone.", DangerZone),
+            ("log.", LogSettings),
         ]
-        below = {"network_usage", "rest_api", "danger_zone"}
+        below = {"network_usage", "rest_api", "danger_zone", "log"}
         for prefix, kind in sections:
             for field in attrs.fields(kind):
                 if field.name not in below:

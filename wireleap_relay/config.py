@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Address, IPv6Address
 from types import NoneType, UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import attrs
 
@@ -109,6 +109,17 @@ class RestApi:
 
 
 @attrs.frozen
+class LogSettings:
+    """What is logged, and how.
+
+    :ivar level: the least of what is told of.
+    """
+
+    format: Literal["text", "json"] = "text"
+    level: Literal["debug", "info", "warn", "error"] = "info"
+
+
+@attrs.frozen
 class DangerZone:
     """What is better left off.
 
@@ -150,6 +161,7 @@ class Config:
     rest_api: RestApi = RestApi()
     auto_upgrade: bool = True
     danger_zone: DangerZone = DangerZone()
+    log: LogSettings = LogSettings()
 
 
 def parse_config(text: str | bytes) -> tuple[Config, list[str]]:
@@ -294,7 +306,12 @@ def _limits_without_effect(config: Config) -> Iterator[str]:
 
 def _unknown_keys(data: dict[str, Any]) -> Iterator[str]:
     yield from _unknown(data, Config, "")
-    for name, kind in (("network_usage", NetworkUsage), ("rest_api", RestApi), ("danger_zone", DangerZone)):
+    for name, kind in (
+        ("network_usage", NetworkUsage),
+        ("rest_api", RestApi),
+        ("danger_zone", DangerZone),
+        ("log", LogSettings),
+    ):
         yield from _unknown(data.get(name), kind, name)
     contracts = data.get("contracts")
     if isinstance(contracts, dict):

@@ -8,6 +8,7 @@ from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
 
 from wireleap_relay.daemon.lock import HomeLock
 from wireleap_relay.daemon.notify import LISTENING, Notifier
@@ -22,6 +23,8 @@ _LOOK_EVERY = 0.25
 
 class ReadinessService(Service):
     """Signs the home's lock, and says READY, STATUS and WATCHDOG as sd_notify(3) has it."""
+
+    _log = Logger()
 
     def __init__(
         self, reactor: Any, relay: Relay, lock: HomeLock, notifier: Notifier, environment: Mapping[str, str]
@@ -51,7 +54,7 @@ class ReadinessService(Service):
         """
         super().startService()
         self._sign_when_held()
-        self._reactor.addSystemEventTrigger("after", "shutdown", self._lock.release)
+        self._reactor.addSystemEventTrigger("after", "shutdown", self._leave)
         self._reactor.callWhenRunning(self._listening)
 
     def stopService(self) -> None:
@@ -65,6 +68,10 @@ class ReadinessService(Service):
         self._notifier.tell(RELOADING=1, MONOTONIC_USEC=time.monotonic_ns() // 1000)
         self._relay.reload()
         self._notifier.tell(READY=1)
+
+    def _leave(self) -> None:
+        self._log.info("The relay has stopped")
+        self._lock.release()
 
     def _sign_when_held(self) -> None:
         if self._lock.try_again():

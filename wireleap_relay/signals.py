@@ -19,14 +19,23 @@ _HURRY = 2.0
 
 
 class SignalService(Service):
-    """SIGUSR1 reloads, SIGUSR2 reports; the first SIGINT, SIGTERM or SIGQUIT drains, the second ends it at once."""
+    """SIGUSR1 reloads, SIGUSR2 reports, SIGHUP begins a new log file.
+
+    The first SIGINT, SIGTERM or SIGQUIT drains, the second ends it at once.
+    """
 
     _log = Logger()
 
-    def __init__(self, reactor: Any, relay: Relay, reload: Callable[[], object]) -> None:
-        """Serve one relay, in a process of its own."""
+    def __init__(
+        self, reactor: Any, relay: Relay, reload: Callable[[], object], hang_up: Callable[[], object] | None
+    ) -> None:
+        """Serve one relay, in a process of its own.
+
+        :param hang_up: what SIGHUP is for; None where the terminal it comes from is all there is to write to.
+        """
         self.setName("signals")
         self._reload = reload
+        self._hang_up = hang_up
         self._reactor = reactor
         self._relay = relay
         self._stopping = False
@@ -39,6 +48,7 @@ class SignalService(Service):
     def _install(self) -> None:
         self._upon(signal.SIGUSR1, self._reload)
         self._upon(signal.SIGUSR2, self._relay.report)
+        self._upon(signal.SIGHUP, self._hang_up or self._stop)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT):
             self._upon(number, self._stop)
 

@@ -10,6 +10,7 @@ from twisted.application.service import IService
 from twisted.logger import Logger
 from twisted.python import usage
 
+from wireleap_relay import __version__, logs
 from wireleap_relay.config import Config, ConfigError, parse_config
 from wireleap_relay.daemon.lock import HomeLock
 from wireleap_relay.daemon.notify import Notifier
@@ -42,6 +43,7 @@ class Options(usage.Options):
     identity: Identity
     warnings: list[str]
     lock: HomeLock
+    log: logs.RelayLog | None
 
     def postOptions(self) -> None:
         """Read the home: here, for twistd shows what is wrong in plain words only while it reads options.
@@ -54,9 +56,25 @@ class Options(usage.Options):
             self.lock = HomeLock.take(self.home, os.environ)
         except (HomeError, ConfigError) as e:
             raise usage.UsageError(str(e)) from None
-        if self.parent is not None and self.parent["pidfile"] in ("twistd.pid", str(self.home.pid)):
+        self.log = None
+        if self.parent is None:
+            return
+        if not (self.parent["logger"] or self.parent["syslog"]):
+            self.log = self._open_log(self.parent)
+            self.parent["logger"] = logs.as_of_this_process(self.log)
+        if self.parent["pidfile"] in ("twistd.pid", str(self.home.pid)):
             # The lock decides who may run, and goes with its process whatever becomes of that.
             self.parent["pidfile"] = ""
+
+    def _open_log(self, twistd: usage.Options) -> logs.RelayLog:
+        named = twistd["logfile"]
+        path = None
+        if named != "-" and (named or not twistd["nodaemon"]):
+            path = Path(named).absolute() if named else self.home.log
+        try:
+            return logs.RelayLog(path, self.config.log, os.environ)
+        except OSError as e:
+            raise usage.UsageError(f"{path} can't be written: {e.strerror}") from None
 
 
 def load(home: Home) -> tuple[Config, Identity, list[str]]:
@@ -75,10 +93,23 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor
 
     log = Logger("wireleap_relay")
+    log.info("wireleap-relay {version} starts, out of {home}", version=__version__, home=options.home.path)
     for warning in options.warnings:
         log.warn("{warning}", warning=warning)
     relay = make_relay(reactor, options.home, options.config, options.identity)
     readiness = ReadinessService(reactor, relay, options.lock, Notifier.from_environment(os.environ), dict(os.environ))
     readiness.setServiceParent(relay)
-    SignalService(reactor, relay, readiness.reload).setServiceParent(relay)
+
+    def reload() -> None:
+        readiness.reload()
+        if options.log is not None:
+            options.log.apply(relay.config.log)
+
+    def hang_up() -> None:
+        if options.log is not None:
+            options.log.reopen()
+            log.info("The log goes on in this file")
+
+    ends_with_terminal = options.log is not None and options.log.ends_with_terminal
+    SignalService(reactor, relay, reload, None if ends_with_terminal else hang_up).setServiceParent(relay)
     return relay

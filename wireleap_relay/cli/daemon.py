@@ -92,12 +92,18 @@ def _status(arguments: Namespace) -> int:
 
 
 def _run_twistd(arguments: list[str]) -> int:
-    """Become twistd."""
-    from twisted.scripts import twistd
+    """Become twistd; unlike its own program it tells what is wrong without repeating its help."""
+    from twisted.python.usage import UsageError
+    from twisted.scripts.twistd import ServerOptions, runApp  # type: ignore[attr-defined]
 
     sys.argv[1:] = arguments
-    twistd.run()
-    return 0
+    options = ServerOptions()
+    try:
+        options.parseOptions(arguments)
+    except UsageError as e:
+        raise CommandError(str(e)) from None
+    runApp(options)
+    return OK
 
 
 def _start_arguments(parser: ArgumentParser) -> None:
