@@ -13,6 +13,7 @@ from twisted.internet.threads import deferToThreadPool
 from wireleap_relay.admin import snapshot
 from wireleap_relay.admin.archive import read_archive
 from wireleap_relay.admin.metrics import CONTENT_TYPE, exposition
+from wireleap_relay.admin.page import page_answer
 from wireleap_relay.admin.rest import Answer, Page, json_answer
 from wireleap_relay.admin.view import View
 
@@ -38,6 +39,7 @@ def make_pages(reactor: Any, view: Callable[[], View], archive: Callable[[], Pat
 
     description = files("wireleap_relay.admin").joinpath("openapi.json").read_bytes()
     return {
+        "/": lambda: page_answer(view()),
         "/api/openapi.json": lambda: Answer(description),
         "/api/status": lambda: json_answer(snapshot.api_status(view())),
         "/api/health": health,
