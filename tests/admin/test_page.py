@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import tempfile
-from pathlib import Path
 
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SkipTest, SynchronousTestCase, TestCase
@@ -75,8 +74,6 @@ class Browser(TestCase):
         if CHROMIUM is None:
             raise SkipTest("there is no chromium: apt-get install chromium")
         self.served = 0
-        self.folder = Path(self.mktemp()).absolute()
-        self.folder.mkdir()
         self.port = free_port()
         address = rest_address(f"http://127.0.0.1:{self.port}")
         self.service = RestService(reactor, address, 0o600, make_pages(reactor, self.view, lambda: None))
@@ -115,14 +112,11 @@ class Browser(TestCase):
         found: str = await deferToThread(work)
         return found
 
-    async def test_it_is_the_same_without_javascript(self) -> None:
-        folder, pictures = self.folder, []
-        for name, options in (("with.png", []), ("without.png", ["--blink-settings=scriptEnabled=false"])):
-            self.served = 0
-            await self.open(*options, "--window-size=1000,1400", f"--screenshot={folder / name}")
-            pictures.append((folder / name).read_bytes())
-        self.assertEqual(pictures[0], pictures[1])
-        self.assertGreater(len(pictures[0]), 50_000, "an empty picture")
+    async def test_the_figures_need_no_script(self) -> None:
+        dom = await self.open("--dump-dom")
+        self.assertIn("<dd>7001", dom)
+        self.assertIn("8.00 GB of 40.0 GB", dom)
+        self.assertEqual(self.served, 1)
 
     async def test_it_is_live(self) -> None:
         dom = await self.open("--virtual-time-budget=16000", "--dump-dom")

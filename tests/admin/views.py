@@ -9,8 +9,7 @@ from wireleap_relay.admin.view import Carried, View
 from wireleap_relay.boundaries import UsageReading
 from wireleap_relay.contracts.limits import outlook
 from wireleap_relay.contracts.service import ContractStatus
-from wireleap_relay.tokens.service import TokensStatus
-from wireleap_relay.tokens.store import TokenCounts
+from wireleap_relay.tokens.ledger import ContractTokens, TokenCounts, TokensStatus, Window
 from wireleap_relay.tunnel.registry import TunnelCounts
 from wireleap_relay.wire.address import Address
 from wireleap_relay.wire.keys import PublicKey
@@ -59,6 +58,9 @@ def make_view(
         9.2,
         {"done": 100, "failed": 4},
     )
+    window = Window(NOW // 1000 + 3600, NOW // 1000 + 2 * 3600)
+    counts = TokenCounts(held, 5, 900, refused, 2)
+    tokens = ContractTokens(ID, CONTRACT, 947, counts, {"held": NOW / 1000 - 600}, window, window.closes)
     return View(
         now=NOW,
         started_at=NOW - DAY // 2,
@@ -69,7 +71,7 @@ def make_view(
         reading=reading if measured else None,
         outlook=outlook(total, 90_000.0, None, reading) if measured else None,
         usage_trouble="",
-        tokens=TokensStatus({ID: TokenCounts(held, 900, refused, 2)}, ""),
+        tokens=TokensStatus("", (tokens,)),
         earnings={CONTRACT: Earnings(PayoutBalance("USD", 12, 3), NOW - 60_000)},
         plane=PlaneStatus(
             13490,

@@ -62,6 +62,7 @@ def _warnings(view: View) -> Iterator[str]:
             yield f"{contract.url}: its directory does not answer heartbeats: {contract.trouble}"
         if contract.upgrade is not None:
             yield f"{contract.url}: its directory asks for version {contract.upgrade}"
+    yield from (alarm for alarm in view.tokens.alarms if not view.tokens.trouble or view.tokens.trouble not in alarm)
     for worker in view.plane.workers:
         if worker.state == "gone":
             yield f"worker {worker.number} is not running"

@@ -141,15 +141,40 @@ def _dial_times(times: Iterable[int], total: float) -> Metric:
 
 
 def _tokens(view: View) -> Iterator[Metric]:
+    contracts, now = view.tokens.contracts, view.now / 1000
     yield _gauge(
         "tokens",
         "Sharetokens by what has become of them.",
         {
-            (view.url(contract), state): _coarse(count) if state == "held" else count
-            for contract, counts in view.tokens.counts.items()
-            for state, count in attrs.asdict(counts).items()
+            (tokens.name, state): _coarse(count) if state == "held" else count
+            for tokens in contracts
+            for state, count in attrs.asdict(tokens.counts).items()
         },
         ("contract", "state"),
+    )
+    yield _counter(
+        "tokens_received",
+        "Sharetokens that were ever taken.",
+        {(tokens.name,): _coarse(tokens.received) for tokens in contracts},
+        ("contract",),
+    )
+    yield _gauge(
+        "tokens_window_closes_in_seconds",
+        "Until the first of the windows closes in which tokens are owed that were not taken yet.",
+        {(tokens.name,): tokens.closing.closes - now for tokens in contracts if tokens.closing is not None},
+        ("contract",),
+    )
+    yield _gauge(
+        "tokens_window_open",
+        "Whether tokens of that window may be handed in by now.",
+        {(tokens.name,): tokens.closing.opens < now for tokens in contracts if tokens.closing is not None},
+        ("contract",),
+    )
+    yield _gauge(
+        "tokens_urgent",
+        "Whether tokens are owed whose window is within a tenth of closing.",
+        {(tokens.name,): tokens.is_urgent(now) for tokens in contracts},
+        ("contract",),
     )
     yield _gauge("tokens_trouble", "Whether sharetokens can't be kept.", {(): bool(view.tokens.trouble)})
 

@@ -22,6 +22,7 @@ from wireleap_relay.admin.view import View
 from wireleap_relay.admin.words import moment, percent, rate, size, span
 from wireleap_relay.contracts.limits import Outlook
 from wireleap_relay.contracts.service import ContractStatus
+from wireleap_relay.tokens.ledger import ContractTokens
 
 _Cell = Tag | str
 
@@ -135,8 +136,8 @@ def _table(heads: Iterable[str], rows: Iterable[Iterable[_Cell]], nothing: str) 
 def _figures(view: View) -> Tag:
     from_clients, from_targets = latest(view)
     tunnels = view.plane.tunnels
-    held = sum(counts.held for counts in view.tokens.counts.values())
-    submitted = sum(counts.submitted for counts in view.tokens.counts.values())
+    owing = sum(tokens.counts.owed for tokens in view.tokens.contracts)
+    submitted = sum(tokens.counts.submitted for tokens in view.tokens.contracts)
     owed = [
         f"{earnings.balance.available} {earnings.balance.currency}"
         for earnings in view.earnings.values()
@@ -147,7 +148,7 @@ def _figures(view: View) -> Tag:
         ("From targets", rate(from_targets), "over ten seconds"),
         ("Open tunnels", str(tunnels.open), f"{tunnels.opened} opened so far"),
         ("Connections", str(view.plane.connections), f"to port {view.plane.port}"),
-        ("Sharetokens held", str(held), f"{submitted} taken by contracts"),
+        ("Sharetokens held", str(owing), f"{submitted} taken by contracts"),
         ("Owed", ", ".join(owed) or "-", "as contracts say"),
     ]
     if view.outlook is not None:
@@ -237,13 +238,27 @@ def _traffic(view: View) -> Tag:
 
 def _tokens(view: View) -> Tag:
     return _table(
-        ("Contract", "#Held", "#Taken", "#Refused", "#Expired"),
+        ("Contract", "#Held", "#Handing in", "#Taken", "#Refused", "#Expired"),
         (
-            (view.url(contract), str(counts.held), str(counts.submitted), str(counts.refused), str(counts.expired))
-            for contract, counts in view.tokens.counts.items()
+            (
+                tags.div(tokens.name, *_window(view, tokens)),
+                *map(str, (counts.held, counts.submitting, counts.submitted, counts.refused, counts.expired)),
+            )
+            for tokens in view.tokens.contracts
+            for counts in (tokens.counts,)
         ),
         "None yet.",
     )
+
+
+def _window(view: View, tokens: ContractTokens) -> Iterator[Tag]:
+    now = view.now / 1000
+    if tokens.closing is not None:
+        opens, closes = tokens.closing.opens - now, tokens.closing.closes - now
+        words = f"its window opens in {span(opens)}" if opens > 0 else f"its window closes in {span(closes)}"
+        yield tags.p(words, class_="warn" if tokens.is_urgent(now) else "dim")
+    if tokens.trouble:
+        yield tags.p(tokens.trouble, class_="warn")
 
 
 def _tunnels(view: View) -> Tag:

@@ -15,6 +15,7 @@ from wireleap_relay.admin.health import health
 from wireleap_relay.admin.view import View
 from wireleap_relay.contracts.limits import Outlook
 from wireleap_relay.contracts.service import ContractStatus
+from wireleap_relay.tokens.ledger import ContractTokens
 
 
 def api_status(view: View) -> dict[str, Any]:
@@ -97,10 +98,25 @@ def api_tokens(view: View) -> dict[str, Any]:
     """Give the ledger of sharetokens."""
     return {
         "trouble": view.tokens.trouble,
-        "contracts": [
-            {"id": str(contract), "contract": view.url(contract), **attrs.asdict(counts)}
-            for contract, counts in view.tokens.counts.items()
-        ],
+        "alarms": list(view.tokens.alarms),
+        "contracts": [_tokens(each) for each in view.tokens.contracts],
+    }
+
+
+def _tokens(tokens: ContractTokens) -> dict[str, Any]:
+    return {
+        "id": str(tokens.contract),
+        "contract": tokens.name,
+        "received": tokens.received,
+        **attrs.asdict(tokens.counts),
+        "oldest": {state: round(since * 1000) for state, since in tokens.oldest.items()},
+        "window": (
+            {"opens": tokens.closing.opens * 1000, "closes": tokens.closing.closes * 1000}
+            if tokens.closing is not None
+            else None
+        ),
+        "last_closing": tokens.last_closing * 1000 if tokens.last_closing is not None else None,
+        "trouble": tokens.trouble,
     }
 
 

@@ -12,7 +12,7 @@ from wireleap_relay.admin.history import Point, Rate
 from wireleap_relay.boundaries import UsageReading
 from wireleap_relay.contracts.limits import Outlook
 from wireleap_relay.contracts.service import ContractStatus
-from wireleap_relay.tokens.service import TokensStatus
+from wireleap_relay.tokens.ledger import TokensStatus
 from wireleap_relay.wire.keys import PublicKey
 from wireleap_relay.workers.health import ProcessStatus
 from wireleap_relay.workers.plane import PlaneStatus
