@@ -8,7 +8,7 @@ from pathlib import Path
 import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
-from wireleap_relay.config import Config, ContractConfig, DangerZone, LogSettings, NetworkUsage, RestApi
+from wireleap_relay.config import Config, ContractConfig, DangerZone, LogSettings, Manhole, NetworkUsage, RestApi
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -25,10 +25,11 @@ class Documents(SynchronousTestCase):
             ("contracts.URL.", ContractConfig),
             ("network_usage.", NetworkUsage),
             ("rest_api.", RestApi),
+            ("manhole.", Manhole),
             ("danger_zone.", DangerZone),
             ("log.", LogSettings),
         ]
-        below = {"network_usage", "rest_api", "danger_zone", "log"}
+        below = {"network_usage", "rest_api", "manhole", "danger_zone", "log"}
         for prefix, kind in sections:
             for field in attrs.fields(kind):
                 if field.name not in below:

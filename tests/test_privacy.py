@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.protocol import Protocol
 from twisted.internet.task import deferLater
 from twisted.logger import LogEvent, LogLevel, eventAsText, globalLogPublisher
@@ -15,8 +16,12 @@ from twisted.logger import LogEvent, LogLevel, eventAsText, globalLogPublisher
 from tests import test_relay
 from tests.tunnel.test_refusals import PlainClient
 from tests.tunnel.world import Target, reactor
+from wireleap_relay.admin.namespace import make_namespace
+from wireleap_relay.admin.pages import make_pages
+from wireleap_relay.admin.rest import Answer
 from wireleap_relay.relay import Relay
 from wireleap_relay.sandbox.circuit import Circuit
+from wireleap_relay.sandbox.relays import free_port
 
 #: The client's address, an address that is dialled, and a name that is looked up.
 CLIENT, ADDRESS, NAME = "127.77.66.55", "127.13.37.99", "canary-5b1f.example.invalid"
@@ -132,6 +137,24 @@ class Canaries(test_relay.RelayTestCase):
 
         return deferToThread(work)
 
+    def ask_the_rest_api(self) -> None:
+        """Ask from the canary's address, for it and in its name."""
+        for path in ("/", "/metrics", f"/{NAME}", f"/api/status?{ADDRESS}"):
+            connection = http.client.HTTPConnection("127.0.0.1", self.rest, timeout=10, source_address=(CLIENT, 0))
+            connection.request("GET", path, headers={"Connection": "close", "User-Agent": NAME, "Referer": NAME})
+            connection.getresponse().read()
+            connection.close()
+
+    async def looked_at(self, relay: Relay) -> str:
+        """Give all that an operator can look at."""
+        names = make_namespace(relay, relay._admin.view)
+        shown = [repr(each) for each in names.values()]
+        shown += [repr(names[name]()) for name in ("contracts", "tokens", "usage", "tunnels")]  # type: ignore[operator]
+        for page in make_pages(reactor, relay._admin.view, lambda: self.home.path / "usage").values():
+            answer: Answer = await maybeDeferred(page)  # type: ignore[arg-type]
+            shown.append(answer.body.decode())
+        return "\n".join(shown)
+
     def files(self) -> list[Path]:
         return [file for file in self.home.path.rglob("*") if file.is_file()]
 
@@ -140,7 +163,12 @@ class Canaries(test_relay.RelayTestCase):
         for place, text in [("the log", line) for line in self.log] + [("an error", text) for text in self.told]:
             for canary in CANARIES:
                 self.assertNotIn(canary, text, place)
-        shown = [repr(relay.api_status()), repr(relay._parts.plane.status()), repr(relay._parts.contracts.status())]
+        shown = [
+            await self.looked_at(relay),
+            repr(relay.api_status()),
+            repr(relay._parts.plane.status()),
+            repr(relay._parts.contracts.status()),
+        ]
         for text in shown:
             for canary in CANARIES:
                 self.assertNotIn(canary, text)
@@ -153,9 +181,14 @@ class Canaries(test_relay.RelayTestCase):
         self.assertGreaterEqual(len(self.files()), 5)
 
     async def test_they_are_nowhere(self) -> None:
-        relay = self.make(network_usage={"timeframe": "1d", "write_interval": "1s", "archive_dir": "usage"})
+        self.rest = free_port()
+        relay = self.make(
+            network_usage={"timeframe": "1d", "write_interval": "1s", "archive_dir": "usage"},
+            rest_api={"address": f"http://127.0.0.1:{self.rest}"},
+        )
         self.start(relay)
         await self.every_path(relay)
+        await self.in_thread(self.ask_the_rest_api)
         await relay.report()
         await self.look(relay)
         await relay.stopService()

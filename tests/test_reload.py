@@ -37,6 +37,7 @@ class Applicable(SynchronousTestCase):
             ({"address": "127.0.0.1:2"}, "address"),
             ({"workers": 3}, "workers"),
             ({"rest_api": {"address": "http://127.0.0.1:3"}}, "rest_api"),
+            ({"manhole": {"address": "127.0.0.1:4", "authorized_keys": "keys"}}, "manhole"),
             ({"network_usage": {}}, "network_usage.timeframe and network_usage.start (measuring on or off)"),
             ({"contracts": {"http://c": {**CONTRACT, "role": "fronting"}}}, 'contracts["http://c"].role'),
         ]:

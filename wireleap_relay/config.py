@@ -22,9 +22,11 @@ from wireleap_relay.configvalues import (
     bind_addresses,
     calendar_start,
     contract_key,
+    file_name,
     folder,
     limit,
     listen_address,
+    manhole_address,
     published,
     rest_address,
     seconds,
@@ -120,6 +122,17 @@ class LogSettings:
 
 
 @attrs.frozen
+class Manhole:
+    """The Python prompt inside the daemon.
+
+    :ivar authorized_keys: the file with the keys that are let in.
+    """
+
+    address: Annotated[RestAddress, manhole_address] | None = None
+    authorized_keys: Annotated[str, file_name] | None = None
+
+
+@attrs.frozen
 class DangerZone:
     """What is better left off.
 
@@ -159,6 +172,7 @@ class Config:
     exit_policy: Annotated[ExitPolicy, exit_policy] = PRESETS["default"]
     bind_address: Annotated[tuple[IPv4Address | IPv6Address, ...], bind_addresses] = ()
     rest_api: RestApi = RestApi()
+    manhole: Manhole = Manhole()
     auto_upgrade: bool = True
     danger_zone: DangerZone = DangerZone()
     log: LogSettings = LogSettings()
@@ -182,6 +196,10 @@ def parse_config(text: str | bytes) -> tuple[Config, list[str]]:
     if not config.exit_policy.decides_everything:
         warnings.append(
             "exit_policy: what no rule matches is rejected; end with `accept *:*` or `reject *:*` to say so"
+        )
+    if config.manhole.address is not None and config.manhole.authorized_keys is None:
+        raise ConfigError(
+            [Mistake("manhole.authorized_keys", "expected the name of a file with public keys")], warnings
         )
     config, old_names = _rename_channels(config)
     return config, warnings + old_names + list(_limits_without_effect(config))
@@ -309,6 +327,7 @@ def _unknown_keys(data: dict[str, Any]) -> Iterator[str]:
     for name, kind in (
         ("network_usage", NetworkUsage),
         ("rest_api", RestApi),
+        ("manhole", Manhole),
         ("danger_zone", DangerZone),
         ("log", LogSettings),
     ):

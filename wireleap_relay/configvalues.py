@@ -253,6 +253,36 @@ def rest_address(value: Any) -> RestAddress:
     return RestAddress(path=path)
 
 
+def manhole_address(value: Any) -> RestAddress:
+    """Read ``127.0.0.1:2222`` or ``unix:/path``: nobody from outside may come there."""
+    such_as = 'expected an address such as "127.0.0.1:2222" or "unix:/run/wireleap-relay/manhole.sock"'
+    text = _text(value, '"127.0.0.1:2222"')
+    if text.startswith("unix:"):
+        try:
+            return rest_address("file://" + text.removeprefix("unix:"))
+        except WireError:
+            raise WireError(f"{such_as}, with a path of at most {_LONGEST_SOCKET_PATH} bytes") from None
+    try:
+        found = listen_address(text)
+    except WireError:
+        raise WireError(such_as) from None
+    try:
+        is_loopback = ip_address(found.host).is_loopback
+    except ValueError:
+        is_loopback = found.host == "localhost"
+    if not is_loopback:
+        raise WireError("expected an address of this machine alone, such as 127.0.0.1:2222: use SSH to get to it")
+    return RestAddress(tcp=found)
+
+
+def file_name(value: Any) -> str:
+    """Read a file's name."""
+    text = _text(value, '"authorized_keys"')
+    if not text or "\0" in text:
+        raise WireError("expected the name of a file")
+    return text
+
+
 def published(value: Any) -> PublishedAddress:
     """Read ``wireleap://host:port/path``; without a port it has 443."""
     such_as = '"wireleap://relay.example.com:13490"'

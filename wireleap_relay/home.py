@@ -141,6 +141,11 @@ class Home:
         """Held by the process that works on an upgrade."""
         return self.path / ".upgrade.lock"
 
+    @property
+    def manhole_key(self) -> Path:
+        """What the manhole's SSH server is known by."""
+        return self.path / "manhole-key"
+
     def read_config(self) -> bytes:
         """Give the text of the config.
 

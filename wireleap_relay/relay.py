@@ -164,7 +164,8 @@ def make_relay(reactor: Any, home: Home, config: Config, identity: Identity) -> 
     ``admin`` shows all of it to the operator, ``upstream`` talks to contracts
     and directories, ``tokens`` keeps what the relay is paid with, ``submission`` hands it in, ``plane`` serves clients,
     ``usage`` measures, where the config has a ``network_usage.timeframe`` or
-    ``network_usage.start``; ``contracts`` keeps the relay enrolled. They start
+    ``network_usage.start``; ``manhole`` lets an operator in, where the config
+    has a ``manhole.address``; ``contracts`` keeps the relay enrolled. They start
     in this order.
     """
     relay = identity.key.public_key
@@ -218,6 +219,7 @@ def make_relay(reactor: Any, home: Home, config: Config, identity: Identity) -> 
         "plane": plane,
         "usage": usage,
         "contracts": contracts,
+        "manhole": _make_manhole(reactor, home, parent, admin),
     }
     for name, service in named.items():
         if service is not None:
@@ -257,6 +259,23 @@ def _make_rest(reactor: Any, home: Home, relay: Relay, admin: AdminService) -> S
     api = relay.config.rest_api
     return RestService(
         reactor, api.address or RestAddress(), api.socket_umask, make_pages(reactor, admin.view, archive)
+    )
+
+
+def _make_manhole(reactor: Any, home: Home, relay: Relay, admin: AdminService) -> Service | None:
+    manhole = relay.config.manhole
+    if manhole.address is None:
+        return None
+    # SSH takes its time to be imported.
+    from wireleap_relay.admin.manhole import ManholeService
+    from wireleap_relay.admin.namespace import make_namespace
+
+    return ManholeService(
+        reactor,
+        manhole.address,
+        host_key=home.manhole_key,
+        authorized_keys=home.inside(manhole.authorized_keys or ""),
+        namespace=make_namespace(relay, admin.view),
     )
 
 

@@ -21,6 +21,9 @@ def applicable(old: Config, new: Config) -> tuple[Config, list[str]]:
     if new.rest_api != old.rest_api:
         kept.append("rest_api")
         new = attrs.evolve(new, rest_api=old.rest_api)
+    if new.manhole != old.manhole:
+        kept.append("manhole")
+        new = attrs.evolve(new, manhole=old.manhole)
     if new.workers != old.workers:
         kept.append("workers")
         new = attrs.evolve(new, workers=old.workers)

@@ -17,7 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.admin.world import RestTestCase, ask
 from tests.tunnel.world import Target
-from wireleap_relay.admin.rest import is_loopback
+from wireleap_relay.admin.listening import is_loopback
 
 DESCRIPTION = json.loads(files("wireleap_relay.admin").joinpath("openapi.json").read_text())
 PATHS = [path for path in DESCRIPTION["paths"] if path != "/metrics"]

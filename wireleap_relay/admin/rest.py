@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import errno
-import socket
 from collections.abc import Callable, Iterable, Mapping
 from ipaddress import ip_address
-from pathlib import Path
 from typing import Any, cast
 
 import attrs
-from twisted.application.service import Service
-from twisted.internet.defer import Deferred, maybeDeferred, succeed
-from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IDelayedCall, IListeningPort
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
+from wireleap_relay.admin.listening import ListeningService, is_loopback
 from wireleap_relay.configvalues import RestAddress
 from wireleap_relay.wire.encoding import write_json
 from wireleap_relay.wire.status import Status
 
 _METHODS = (b"GET", b"HEAD")
-_TRY_AGAIN = 2.0
 _IDLE = 60
 _HEADERS = {
     "Cache-Control": "no-store",
@@ -125,14 +119,8 @@ class _Site(Site):
         """Nobody's address goes into a log."""
 
 
-class RestService(Service):
-    """Listens at a TCP address or a unix socket.
-
-    Where that is taken the relay works all the same, and this tries again: one
-    relay may be taking another's place.
-    """
-
-    _log = Logger()
+class RestService(ListeningService):
+    """Serves the REST API."""
 
     def __init__(self, reactor: Any, address: RestAddress, mode: int, pages: Mapping[str, Page]) -> None:
         """Serve pages.
@@ -140,86 +128,18 @@ class RestService(Service):
         :param mode: of the unix socket.
         """
         self.setName("rest")
-        self._reactor = reactor
-        self._address = address
-        self._mode = mode
         tcp = address.tcp
-        guarded = tcp is not None and is_loopback(tcp.host)
-        self._site = _Site(
-            RestResource(pages, names=[tcp.host] if tcp is not None and guarded else None), reactor=reactor
-        )
-        self._site.timeOut = _IDLE
-        self._port: IListeningPort | None = None
-        self._again: IDelayedCall | None = None
-        self._trouble = ""
+        self._outside = tcp is not None and not is_loopback(tcp.host)
+        names = [tcp.host] if tcp is not None and not self._outside else None
+        site = _Site(RestResource(pages, names=names), reactor=reactor)
+        site.timeOut = _IDLE
+        super().__init__(reactor, f"The REST API at {address}", address, mode, site)
 
     def startService(self) -> None:
         """Begin to listen."""
-        super().startService()
-        tcp = self._address.tcp
-        if tcp is not None and not is_loopback(tcp.host):
+        if self._outside:
             self._log.warn(
-                "rest_api.address: {address} can be reached from outside: anybody may look at this relay", address=tcp
+                "rest_api.address: {address} can be reached from outside: anybody may look at this relay",
+                address=self._address,
             )
-        self._listen()
-
-    def stopService(self) -> Deferred[Any]:
-        """Listen no longer."""
-        super().stopService()
-        if self._again is not None and self._again.active():
-            self._again.cancel()
-        port, self._port = self._port, None
-        return maybeDeferred(port.stopListening) if port is not None else succeed(None)
-
-    def status(self) -> str:
-        """Tell what is wrong; empty while it listens."""
-        return self._trouble
-
-    def _listen(self) -> None:
-        try:
-            self._port = self._bind()
-        except (CannotListenError, OSError) as e:
-            why = str(getattr(e, "socketError", e))
-            if why != self._trouble:
-                self._log.error("The REST API can't listen yet: {why}", why=why)
-            self._trouble = why
-            self._again = self._reactor.callLater(_TRY_AGAIN, self._listen)
-            return
-        self._trouble = ""
-        self._log.info("The REST API is at {address}", address=self._address)
-
-    def _bind(self) -> IListeningPort:
-        tcp = self._address.tcp
-        port: IListeningPort
-        if tcp is not None:
-            port = self._reactor.listenTCP(tcp.port, self._site, interface=tcp.host)
-            return port
-        path = self._address.path or ""
-        _remove_dead(path)
-        port = self._reactor.listenUNIX(path, self._site, mode=self._mode)
-        return port
-
-
-def _remove_dead(path: str) -> None:
-    """Remove the socket of a process that is gone.
-
-    :raises OSError: where somebody listens there, or where it is something else.
-    """
-    if not Path(path).is_socket():
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
-        asking.setblocking(False)
-        try:
-            asking.connect(path)
-        except ConnectionRefusedError:
-            Path(path).unlink()
-            return
-    raise OSError(errno.EADDRINUSE, "somebody listens there", path)
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether an address can be reached from this machine only."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+        super().startService()

@@ -164,8 +164,8 @@ class DialPolicy:
     def from_config(cls, config: Config, is_here: Callable[[IPAddress], bool]) -> DialPolicy:
         """Make the policy that a config asks for."""
         listens = [] if config.address.path else [config.address]
-        if config.rest_api.address is not None and config.rest_api.address.tcp is not None:
-            listens.append(config.rest_api.address.tcp)
+        inside = (config.rest_api.address, config.manhole.address)
+        listens += [address.tcp for address in inside if address is not None and address.tcp is not None]
         return cls(
             allow_loopback=config.danger_zone.allow_loopback,
             allow_private=config.danger_zone.allow_private,
