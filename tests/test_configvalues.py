@@ -14,10 +14,12 @@ from wireleap_relay.configvalues import (
     DAY,
     HOUR,
     CalendarStart,
+    DecoyChoice,
     ListenAddress,
     RestAddress,
     calendar_start,
     contract_key,
+    decoy,
     folder,
     limit,
     listen_address,
@@ -38,6 +40,7 @@ READERS: list[Callable[[Any], Any]] = [
     worker_count,
     calendar_start,
     contract_key,
+    decoy,
     folder,
     limit,
     listen_address,
@@ -144,6 +147,17 @@ class ValueTests(SynchronousTestCase):
         self.assertEqual(folder("archive/tokens"), "archive/tokens")
         self.assertEqual(folder(""), "")
         self.refused(folder, "a\0b", 1)
+
+    def test_decoys(self) -> None:
+        self.assertEqual(decoy("405"), DecoyChoice())
+        self.assertEqual(decoy("/var/www/html"), DecoyChoice(folder="/var/www/html"))
+        for text, server in (
+            ("http://127.0.0.1:8080", ListenAddress("127.0.0.1", 8080)),
+            ("http://[::1]:80/", ListenAddress("::1", 80)),
+        ):
+            self.assertEqual(decoy(text), DecoyChoice(server=server))
+        self.refused(decoy, "", "404", "www", "https://127.0.0.1:80", "http://127.0.0.1", "http://localhost:80")
+        self.refused(decoy, "http://192.0.2.1:80", "http://[2001:db8::1]:80", "http://unix:/x", "/a\0b", 405)
 
 
 class CalendarStarts(SynchronousTestCase):

@@ -14,14 +14,17 @@ import attrs
 from wireleap_relay.configvalues import (
     DAY,
     HOUR,
+    NO_DECOY,
     YEAR,
     CalendarStart,
+    DecoyChoice,
     ListenAddress,
     PublishedAddress,
     RestAddress,
     bind_addresses,
     calendar_start,
     contract_key,
+    decoy,
     file_name,
     folder,
     limit,
@@ -156,6 +159,7 @@ class Config:
     :ivar timeout: of dialling.
     :ivar workers: processes that serve clients; 0 for the daemon itself, None for one per processor core.
     :ivar drain_timeout: that open tunnels have to finish when the relay stops.
+    :ivar decoy: what strangers are shown.
     :ivar bind_address: outgoing connections' own addresses, at most one of each family; empty for the system's choice.
     """
 
@@ -170,6 +174,7 @@ class Config:
     bufsize: Annotated[int, whole(1, 2**30)] = 4096
     network_usage: NetworkUsage = NetworkUsage()
     exit_policy: Annotated[ExitPolicy, exit_policy] = PRESETS["default"]
+    decoy: Annotated[DecoyChoice, decoy] = NO_DECOY
     bind_address: Annotated[tuple[IPv4Address | IPv6Address, ...], bind_addresses] = ()
     rest_api: RestApi = RestApi()
     manhole: Manhole = Manhole()

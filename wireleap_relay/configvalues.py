@@ -72,6 +72,17 @@ class RestAddress:
 
 
 @attrs.frozen
+class DecoyChoice:
+    """What strangers are shown: a folder, another web server on this machine, or neither."""
+
+    folder: str | None = None
+    server: ListenAddress | None = None
+
+
+NO_DECOY = DecoyChoice()
+
+
+@attrs.frozen
 class CalendarStart:
     """When windows begin that follow the calendar.
 
@@ -281,6 +292,28 @@ def file_name(value: Any) -> str:
     if not text or "\0" in text:
         raise WireError("expected the name of a file")
     return text
+
+
+def decoy(value: Any) -> DecoyChoice:
+    """Read ``405``, ``/a/folder`` or ``http://127.0.0.1:port``."""
+    wrong = WireError(
+        'expected "405", a folder such as "/var/www/html", or a web server such as "http://127.0.0.1:8080"'
+    )
+    text = _text(value, '"405", "/var/www/html" or "http://127.0.0.1:8080"')
+    if text == "405":
+        return DecoyChoice()
+    if text.startswith("/") and "\0" not in text:
+        return DecoyChoice(folder=text)
+    if not text.startswith("http://"):
+        raise wrong
+    try:
+        server = listen_address(text.removeprefix("http://").removesuffix("/"))
+        is_here = ip_address(server.host).is_loopback
+    except (WireError, ValueError):
+        raise wrong from None
+    if not is_here or server.plain:
+        raise WireError("expected a web server on this machine: 127.0.0.1 or [::1]")
+    return DecoyChoice(server=server)
 
 
 def published(value: Any) -> PublishedAddress:

@@ -17,11 +17,12 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from wireleap_relay.boundaries import Contract, Meter, Refused
-from wireleap_relay.configvalues import ListenAddress
+from wireleap_relay.configvalues import NO_DECOY, DecoyChoice, ListenAddress
 from wireleap_relay.sandbox.circuit import Circuit, Hop
 from wireleap_relay.sandbox.tunnel import Tunnel, TunnelError
 from wireleap_relay.tokens.admission import SharetokenAdmission
 from wireleap_relay.tunnel.connection import Patience
+from wireleap_relay.tunnel.decoy import make_decoy
 from wireleap_relay.tunnel.dial import Dialler
 from wireleap_relay.tunnel.listener import ListenerService
 from wireleap_relay.tunnel.opening import Doorway
@@ -90,6 +91,7 @@ class World:
         resolver: Resolver | None = None,
         limits: SessionLimits | None = None,
         patience: Patience | None = None,
+        decoy: DecoyChoice = NO_DECOY,
         listen_at: ListenAddress | None = None,
     ) -> None:
         self.key = SigningKey.generate()
@@ -106,7 +108,8 @@ class World:
         rules = DialPolicy(allow_loopback=allow_loopback, **(policy or {}))
         self.dialler = Dialler(reactor, rules, timeout, self.resolver)
         admission = SharetokenAdmission(self.key.public_key, self, self.store, self, time.time)
-        doorway = Doorway(self.key.public_key, admission, self.dialler, self.registry, reactor, maxtime)
+        shown = make_decoy(reactor, time.time, decoy)
+        doorway = Doorway(self.key.public_key, admission, self.dialler, self.registry, reactor, shown, maxtime)
         self.service = ListenerService(
             reactor,
             address=listen_at or ListenAddress("127.0.0.1", 0),

@@ -12,8 +12,6 @@ TARGET = "target"
 
 _TUNNEL: Headers = [(b":status", b"200"), (b"trailer", STATUS)]
 _JSON: Headers = [(b":status", b"200"), (b"content-type", b"application/json")]
-_NOT_ALLOWED: Headers = [(b":status", b"405"), (b"content-type", b"application/json")]
-_NOT_ALLOWED_BODY = Status(405, "HTTP method not allowed").to_json().encode() + b"\n"
 
 
 def tunnel_is_open(stream: Stream) -> None:
@@ -43,14 +41,3 @@ def pong(stream: Stream, relay: PublicKey) -> None:
     stream.send(Status(200, "PONG", str(relay)).to_json().encode() + b"\n")
     stream.finish()
     stream.stop_peer()
-
-
-def not_allowed(stream: Stream, method: bytes) -> None:
-    """Answer a request with a method other than PUT.
-
-    What the client still sends is looked at as closely as any request is; it
-    is held to its window, for nobody gives credit.
-    """
-    stream.respond(_NOT_ALLOWED, end=method == b"HEAD")
-    stream.send(_NOT_ALLOWED_BODY)
-    stream.finish()

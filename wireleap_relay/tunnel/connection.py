@@ -16,6 +16,7 @@ from wireleap_relay.tunnel.outlet import Outlet
 from wireleap_relay.tunnel.session import Session
 from wireleap_relay.tunnel.settings import SessionLimits
 from wireleap_relay.tunnel.tls import Plain, TLSConnection, TLSFailed
+from wireleap_relay.tunnel.visitor import NOT_TLS, Conversation
 
 
 @attrs.frozen
@@ -40,7 +41,7 @@ class ClientConnection(Protocol):
     :ivar session: there once TLS is up.
     """
 
-    session: Session | None = None
+    session: Conversation | None = None
     _outlet: Outlet
     _writing = False
     _closing = False
@@ -78,8 +79,9 @@ class ClientConnection(Protocol):
             return
         try:
             plain = self._tls.receive(data)
-        except TLSFailed:
-            self._say_for_tls()
+        except TLSFailed as e:
+            said = self._tls.said()
+            self._outlet.write(NOT_TLS if e.is_http else said)
             self._doorway.registry.offended(abuse.TLS)
             self._hang_up()
             return
@@ -89,13 +91,18 @@ class ClientConnection(Protocol):
             if not self._tls.established:
                 return
             self._doorway.registry.greeted(True)
-            self.session = Session(wake=self._write, opened=self._doorway.request, limits=self._limits)
+            self.session = self._converse()
         if plain:
             self.session.receive(plain)
         self._write()
         if plain is None:
             self._outlet.write(self._tls.close())
             self._hang_up()
+
+    def _converse(self) -> Conversation:
+        if self._tls.speaks_h2:
+            return Session(wake=self._write, opened=self._doorway.request, limits=self._limits)
+        return self._doorway.decoy.conversation(self.transport, self._write, self._limits.rates)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The client is gone, and its tunnels with it."""
@@ -118,7 +125,7 @@ class ClientConnection(Protocol):
         return bool(said)
 
     def _write(self) -> None:
-        session = cast("Session", self.session)
+        session = cast("Conversation", self.session)
         if self._writing or self._closing:
             return
         self._writing = True
@@ -135,7 +142,7 @@ class ClientConnection(Protocol):
     def _close(self) -> None:
         """Say the last bytes. That the client closes its end then tells that it has them."""
         if not self._closing:
-            offence = cast("Session", self.session).offence
+            offence = cast("Conversation", self.session).offence
             if offence:
                 self._doorway.registry.offended(offence)
             self._outlet.write(self._tls.close())

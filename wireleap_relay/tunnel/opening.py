@@ -10,6 +10,7 @@ from twisted.logger import Logger
 
 from wireleap_relay.boundaries import Admission, Grant, Refused
 from wireleap_relay.tunnel import abuse, answers
+from wireleap_relay.tunnel.decoy import Decoy
 from wireleap_relay.tunnel.dial import Dialler
 from wireleap_relay.tunnel.registry import Registry
 from wireleap_relay.tunnel.splice import Splice, TcpSplice, UdpSplice
@@ -25,6 +26,7 @@ class Doorway:
     """Answers the requests of clients: the listener's only way to the rest of the relay.
 
     :ivar relay: this relay's public key.
+    :ivar decoy: answers whoever wants no tunnel.
     :ivar maxtime: longest life of a tunnel, in seconds; 0 for no limit.
     """
 
@@ -33,18 +35,18 @@ class Doorway:
     dialler: Dialler
     registry: Registry
     reactor: Any
+    decoy: Decoy
     maxtime: float = 0.0
 
     def request(self, stream: Stream, headers: Headers) -> None:
         """Answer one request."""
-        stream.handler = opening = _Opening(stream, self)
-        method = header_value(headers, b":method") or b""
-        if method != b"PUT":
-            opening.ignore()
-            answers.not_allowed(stream, method)
+        method = header_value(headers, b":method")
+        payload = header_value(headers, answers.PAYLOAD)
+        if method != b"PUT" or (payload is None and self.decoy.hides):
+            self.decoy.request(stream, headers)
             return stream.spend(abuse.REQUESTS)
+        stream.handler = opening = _Opening(stream, self)
         try:
-            payload = header_value(headers, answers.PAYLOAD)
             if payload is None:
                 raise WireError("missing")
             asked = parse_payload(payload)
@@ -73,12 +75,7 @@ class _Opening:
         self._doorway = doorway
         self._early: list[tuple[bytes, bool]] = []
         self._client_ended = False
-        self._ignored = False
         self._under_way: Deferred[None] | None = None
-
-    def ignore(self) -> None:
-        """Keep nothing of what the client sends: there will be no tunnel."""
-        self._ignored = True
 
     def start(self, connect: Connect) -> None:
         """Open the tunnel; every outcome but success is told to the client."""
@@ -141,8 +138,7 @@ class _Opening:
 
     def data_received(self, data: bytes, frame_done: bool) -> None:
         """Keep it for the target; credit is given when the target takes it."""
-        if not self._ignored:
-            self._early.append((data, frame_done))
+        self._early.append((data, frame_done))
 
     def ended(self, trailers: Headers) -> None:
         """The client has said all it has to say."""

@@ -1,4 +1,4 @@
-"""The relay's TLS: 1.3 only, HTTP/2 only (PROTOCOL: *The tunnel*); sans-IO."""
+"""The relay's TLS: 1.3 only, HTTP/2 for tunnels (PROTOCOL: *The tunnel*) and HTTP/1.1 for strangers; sans-IO."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509 import Certificate
 
 ALPN = b"h2"
+_FOR_STRANGERS = "http/1.1"
+#: No request in HTTP/1.1 has this method (RFC 9113, section 3.4).
+_BEGINS = b"PRI "
 
 #: Bytes of payload in the largest record (RFC 8446, section 5.1).
 _RECORD = 16 * 1024
@@ -19,7 +22,14 @@ _AT_ONCE = 4 * _RECORD
 
 
 class TLSFailed(Exception):
-    """A connection's TLS is over: an error, or not the protocol we speak."""
+    """A connection's TLS is over.
+
+    :ivar is_http: the client speaks HTTP, without TLS.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.is_http = reason == "HTTP_REQUEST"
 
 
 class ServerTLS:
@@ -33,7 +43,7 @@ class ServerTLS:
         """Serve with the relay's certificate and its key."""
         self._context = context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
-        context.set_alpn_protocols([ALPN.decode()])
+        context.set_alpn_protocols([ALPN.decode(), _FOR_STRANGERS])
         # The network's clients never resume a session; two tickets for each were a quarter of the handshake's cost.
         context.num_tickets = 0
         _load(
@@ -51,12 +61,14 @@ class TLSConnection:
     """One connection: what the client sends goes in and comes out in plain, and the other way round.
 
     :ivar established: the handshake is done.
+    :ivar speaks_h2: and the client speaks HTTP/2; OpenSSL lets others in, too.
     """
 
-    __slots__ = ("_incoming", "_outgoing", "_tls", "established")
+    __slots__ = ("_incoming", "_outgoing", "_tls", "established", "speaks_h2")
 
     def __init__(self, context: ssl.SSLContext) -> None:
         self.established = False
+        self.speaks_h2 = False
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
@@ -101,9 +113,7 @@ class TLSConnection:
             self._tls.do_handshake()
         except ssl.SSLWantReadError:
             return False
-        if self._tls.selected_alpn_protocol() != ALPN.decode():
-            # OpenSSL lets clients in that name other protocols, or none.
-            raise TLSFailed("the client does not speak HTTP/2")
+        self.speaks_h2 = self._tls.selected_alpn_protocol() == ALPN.decode()
         self.established = True
         return True
 
@@ -123,14 +133,28 @@ class TLSConnection:
 
 
 class Plain:
-    """Stands where TLS would, in front of a web server that has done it: HTTP/2 from the first byte."""
+    """Stands where TLS would, in front of a web server that has done it: HTTP/2 with prior knowledge, or HTTP/1.1.
 
-    __slots__ = ()
-    established = True
+    :ivar established: enough is there to tell which.
+    """
+
+    __slots__ = ("_first", "established", "speaks_h2")
+
+    def __init__(self) -> None:
+        self.established = False
+        self.speaks_h2 = False
+        self._first = b""
 
     def receive(self, data: bytes) -> bytes:
         """Take bytes off the wire."""
-        return data
+        if self.established:
+            return data
+        self._first += data
+        if len(self._first) < len(_BEGINS):
+            return b""
+        self.established = True
+        self.speaks_h2 = self._first.startswith(_BEGINS)
+        return self._first
 
     def encrypt(self, data: bytes) -> bytes:
         """Give what to send for some payload."""

@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from wireleap_relay.boundaries import ContractBook, TokenStore, Tunnels, UsageSink
 from wireleap_relay.config import Config
 from wireleap_relay.tokens.admission import SharetokenAdmission
+from wireleap_relay.tunnel.decoy import make_decoy
 from wireleap_relay.tunnel.dial import Dialler, is_here
 from wireleap_relay.tunnel.listener import ListenerService
 from wireleap_relay.tunnel.opening import Doorway
@@ -118,8 +119,10 @@ class Plane(MultiService):
             Dialler(reactor, DialPolicy.from_config(config, is_here), config.timeout, resolver),
             self.registry,
             reactor,
+            make_decoy(reactor, time.time, config.decoy),
             config.maxtime,
         )
+        self._reactor = reactor
         self.listener = ListenerService(
             reactor,
             address=config.address,
@@ -134,6 +137,7 @@ class Plane(MultiService):
     def apply(self, config: Config, source: bytes) -> None:
         """Go by another config from here on."""
         self.doorway.maxtime = config.maxtime
+        self.doorway.decoy = make_decoy(self._reactor, time.time, config.decoy)
         self.doorway.dialler.timeout = config.timeout
         self.doorway.dialler.apply(DialPolicy.from_config(config, is_here))
         self.listener.drain_timeout = config.drain_timeout
