@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
+import secrets
 import socket
 import sys
 from pathlib import Path
@@ -23,13 +25,20 @@ from wireleap_relay.wire.endpoint import Endpoint
 from wireleap_relay.wire.relayentry import Role
 
 _PATIENCE = 10.0
+#: Below what Linux takes for outgoing connections.
+_LOWEST_PORT, _PORTS = 14_000, 18_000
 
 
 def free_port() -> int:
-    """Find a TCP port on loopback that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        port: int = found.getsockname()[1]
-        return port
+    """Find a TCP port on loopback that nobody listens on.
+
+    It is none of those that the system gives to connections by itself: such a
+    one might be gone before it is used.
+    """
+    while True:
+        port = _LOWEST_PORT + secrets.randbelow(_PORTS)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 class _Process(ProcessProtocol):
