@@ -15,6 +15,7 @@ from wireleap_relay.cli.command import FAILED, MISUSED, OK, Command, CommandErro
 from wireleap_relay.cli.daemon import RELOAD, RESTART, START, STATUS, STOP
 from wireleap_relay.cli.policy import POLICY
 from wireleap_relay.cli.setup import CHECK_CONFIG, INIT, VERSION
+from wireleap_relay.cli.top import TOP
 from wireleap_relay.cli.trial import SANDBOX
 from wireleap_relay.config import ConfigError
 from wireleap_relay.daemon.control import DaemonError
@@ -58,7 +59,7 @@ def _help_arguments(parser: ArgumentParser) -> None:
 
 
 HELP = Command("help", "explain the commands, or one of them", "Explains a command.", _help, _help_arguments)
-COMMANDS = (HELP, INIT, CHECK_CONFIG, POLICY, START, STOP, RESTART, RELOAD, STATUS, SANDBOX, VERSION)
+COMMANDS = (HELP, INIT, CHECK_CONFIG, POLICY, START, STOP, RESTART, RELOAD, STATUS, TOP, SANDBOX, VERSION)
 
 
 def _unknown(name: str) -> str:

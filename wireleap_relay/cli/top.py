@@ -1,0 +1,115 @@
+"""``top``: the relay at a glance, live in a terminal."""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+import termios
+import time
+import tty
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+
+from wireleap_relay.cli.command import OK, Command, CommandError
+from wireleap_relay.cli.rest import ask
+from wireleap_relay.cli.screen import screen
+from wireleap_relay.config import parse_config
+from wireleap_relay.configvalues import RestAddress
+from wireleap_relay.home import Home
+
+_PATHS = ("health", "contracts", "tokens", "usage", "workers", "events")
+_LEAVES = (b"q", b"Q", b"\x1b", b"\x03", b"\x04")
+
+
+def _top(arguments: Namespace) -> int:
+    home: Home = arguments.home
+    address = parse_config(home.read_config())[0].rest_api.address
+    if address is None:
+        raise CommandError(
+            "top reads the relay's REST API, which is off: set rest_api.address in"
+            f' {home.config.name}, to "http://127.0.0.1:13491" say, and restart the relay'
+        )
+    console = Console(highlight=False)
+    data = ask(address, _PATHS)
+    if arguments.once or not console.is_terminal:
+        console.print(screen(data, _now()))
+        return OK
+    _watch(console, address, data, arguments.interval)
+    return OK
+
+
+def _watch(console: Console, address: RestAddress, data: dict[str, Any], interval: float) -> None:
+    trouble = ""
+    with _keys() as key_within, Live(console=console, screen=True, auto_refresh=False) as live:
+        while True:
+            live.update(_whole(data, trouble, interval), refresh=True)
+            if key_within(interval) in _LEAVES:
+                return
+            try:
+                data, trouble = ask(address, _PATHS), ""
+            except CommandError as e:
+                trouble = str(e)
+
+
+def _whole(data: dict[str, Any], trouble: str, interval: float) -> RenderableType:
+    return Group(screen(data, _now(), trouble), f"q leaves; every {interval:g} s")
+
+
+@contextmanager
+def _keys() -> Iterator[Callable[[float], bytes]]:
+    """Give a function that waits for a key, so many seconds at most."""
+    if not sys.stdin.isatty():
+        yield _no_key
+        return
+    terminal = sys.stdin.fileno()
+    before = termios.tcgetattr(terminal)
+
+    def key_within(seconds: float) -> bytes:
+        ready, _, _ = select.select([terminal], [], [], seconds)
+        return os.read(terminal, 64) if ready else b""
+
+    try:
+        tty.setcbreak(terminal)
+        yield key_within
+    finally:
+        termios.tcsetattr(terminal, termios.TCSADRAIN, before)
+
+
+def _no_key(seconds: float) -> bytes:
+    time.sleep(seconds)
+    return b""
+
+
+def _now() -> int:
+    return round(time.time() * 1000)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0.5 <= seconds <= 3600:
+        raise ArgumentTypeError("expected seconds from 0.5 to 3600")
+    return seconds
+
+
+def _top_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--interval", type=_seconds, default=2.0, metavar="SECONDS", help="between looks [2]")
+    parser.add_argument("--once", action="store_true", help="print once; so it does wherever there is no terminal")
+
+
+TOP = Command(
+    "top",
+    "watch the relay live",
+    "Shows traffic, contracts, sharetokens, processes and the last events of a running relay, until you press q."
+    " It reads the relay's REST API, so rest_api.address has to be set.",
+    _top,
+    _top_arguments,
+)
