@@ -171,7 +171,7 @@ def make_relay(reactor: Any, home: Home, config: Config, identity: Identity) -> 
     relay = identity.key.public_key
     upstream = UpstreamService(reactor, identity.key)
     meters, book = Meters(), Book()
-    store = TokenStoreService(reactor, home.sharetokens / _DATABASE, time.time)
+    store = TokenStoreService(reactor, home.sharetokens / _DATABASE, time.time, relay)
     book.read_on(lambda: store.remember({standing.contract.id: standing.contract.url for standing in book.standings()}))
     plane = _make_plane(reactor, home, config, identity, book, store, meters)
     office = Office(

@@ -39,7 +39,7 @@ class StoreServiceTestCase(TestCase):
         self.addCleanup(lambda: self.store.stopService() if self.store.running else None)
 
     def make(self) -> TokenStoreService:
-        return TokenStoreService(self.timers, self.path, lambda: self.now)
+        return TokenStoreService(self.timers, self.path, lambda: self.now, self.mint.relay.public_key)
 
     def counts(self) -> TokenCounts:
         return self.store.status().counts.get(self.mint.contract.public_key, TokenCounts())

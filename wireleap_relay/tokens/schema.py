@@ -54,7 +54,8 @@ CREATE TABLE contract (
 CREATE TABLE salvaged (
     name TEXT PRIMARY KEY,
     at REAL NOT NULL,
-    tokens INTEGER NOT NULL
+    tokens INTEGER NOT NULL,
+    missing INTEGER NOT NULL
 ) WITHOUT ROWID;
 """
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import attrs
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -19,8 +19,10 @@ from twisted.python.failure import Failure
 from wireleap_relay.boundaries import WallClock
 from wireleap_relay.tokens.books import Tally, counts_of
 from wireleap_relay.tokens.ledger import ContractTokens, TokenCounts, TokensStatus, alarms
+from wireleap_relay.tokens.salvage import salvage, set_aside, set_asides
 from wireleap_relay.tokens.schema import NewerDatabase
 from wireleap_relay.tokens.store import TokenDatabase
+from wireleap_relay.tokens.takeover import TAKEN_OVER, Takeover
 from wireleap_relay.tokens.writer import Writer
 from wireleap_relay.wire.keys import PublicKey
 from wireleap_relay.wire.sharetoken import Sharetoken
@@ -35,6 +37,10 @@ _LOOK = 5.0
 _AT_A_TIME = 200
 #: Seconds after a window's end for which its tokens are remembered: clocks are set back now and then.
 _REMEMBERED = 86400.0
+#: Files taken over, between two lines of the log.
+_MANY = 5000
+#: Seconds between two damaged databases that are set aside.
+_OFTEN = 60.0
 
 
 class TokenStoreService(Service):
@@ -42,14 +48,19 @@ class TokenStoreService(Service):
 
     _log = Logger()
 
-    def __init__(self, reactor: Any, path: Path, clock: WallClock) -> None:
-        """Keep tokens in the file at ``path``."""
+    def __init__(self, reactor: Any, path: Path, clock: WallClock, relay: PublicKey) -> None:
+        """Keep a relay's tokens in the file at ``path``."""
+        self._reactor = reactor
         self._path = path
+        self._relay = relay
+        self._takeover = Takeover(path.parent, relay)
         self._clock = clock
         self._writer = Writer(reactor, self)
         self._looking = LoopingCall(self._look)
         self._looking.clock = reactor
         self._trouble = ""
+        self._busy = ""
+        self._repaired_at: float | None = None
         self._tally: Tally = {}
         self._ledger: dict[PublicKey, ContractTokens] = {}
         self._addresses: dict[PublicKey, str] = {}
@@ -84,6 +95,7 @@ class TokenStoreService(Service):
 
     def status(self) -> TokensStatus:
         """Tell how the tokens stand."""
+        trouble = self._busy or self._trouble
         contracts = tuple(
             attrs.evolve(
                 self._ledger.get(key, ContractTokens(key)),
@@ -93,8 +105,8 @@ class TokenStoreService(Service):
             )
             for key, counted in ((PublicKey(raw), counted) for raw, counted in self._tally.items())
         )
-        found = alarms(self._clock(), self._trouble, contracts)
-        return TokensStatus(self._trouble, contracts, (*found, *self._alarms.values()))
+        found = alarms(self._clock(), trouble, contracts)
+        return TokensStatus(trouble, contracts, (*found, *self._alarms.values()))
 
     def deposit(self, token: Sharetoken) -> Deferred[bool]:
         """Commit a token.
@@ -102,6 +114,8 @@ class TokenStoreService(Service):
         :returns: fires with False where it was seen before; fails with
             :exc:`sqlite3.Error` or :exc:`OSError` where the disk won't take it.
         """
+        if self._busy:
+            return fail(OSError(self._busy))
         key, now = secrets.token_hex(16), self._clock()
         return self._writer.do(lambda database: database.deposit(token, key, now)).addCallback(self._deposited)
 
@@ -139,8 +153,69 @@ class TokenStoreService(Service):
         """Open the database."""
         return TokenDatabase(self._path)
 
-    def repair(self, damage: str) -> None:
-        """Not yet."""
+    def prepare(self, database: TokenDatabase) -> None:
+        """Take in what is not in the database yet: out of damaged ones, and out of files."""
+        try:
+            salvaged = database.salvaged()
+            for folder in set_asides(self._path):
+                if folder.name not in salvaged:
+                    self._salvage(folder, database)
+            files = self._takeover.files()
+            if files:
+                self._take_over(files, database)
+        finally:
+            self._reactor.callFromThread(self._be_busy, "")
+
+    def repair(self, damage: str) -> bool:
+        """Set a damaged database aside.
+
+        :returns: False where that was done a moment ago: it is the disk that is damaged.
+        """
+        now = self._clock()
+        if self._repaired_at is not None and 0 <= now - self._repaired_at < _OFTEN:
+            return False
+        self._repaired_at = now
+        folder = set_aside(self._path, now)
+        self._log.critical(
+            "The sharetoken database is damaged ({damage}); it is in {folder} now, and a new one is made of what can be"
+            " read of it",
+            damage=damage,
+            folder=str(folder),
+        )
+        return True
+
+    def _salvage(self, folder: Path, database: TokenDatabase) -> None:
+        self._reactor.callFromThread(self._be_busy, "what can be read of a damaged database is being salvaged")
+        now = self._clock()
+        found = salvage(folder / self._path.name, database, self._relay, now)
+        name = folder.name
+        database.together([lambda new: new.note_salvaged(name, now, found.tokens, found.missing)])
+        self._log.warn(
+            "{count} sharetokens were salvaged; {missing} that the old database had counted are missing",
+            count=found.tokens,
+            missing=found.missing,
+        )
+
+    def _take_over(self, files: list[Path], database: TokenDatabase) -> None:
+        told = [0]
+
+        def progress(done: int, of: int) -> None:
+            self._reactor.callFromThread(self._be_busy, f"sharetokens are being taken over: {done} of {of}")
+            if done - told[0] >= _MANY and done < of:
+                told[0] = done
+                self._log.info("Sharetokens are being taken over out of files: {done} of {of}", done=done, of=of)
+
+        progress(0, len(files))
+        new, bad = self._takeover.run(files, database, self._clock(), progress)
+        self._log.info(
+            "{new} sharetokens were taken over out of {count} files, which are in {folder} now",
+            new=new,
+            count=len(files) - bad,
+            folder=str(self._path.parent / TAKEN_OVER),
+        )
+
+    def _be_busy(self, what: str) -> None:
+        self._busy = what
 
     def kept(self, tally: Tally) -> None:
         """Something was committed."""
@@ -166,9 +241,19 @@ class TokenStoreService(Service):
         if self._unsaved:
             await self._save_addresses()
         await self.refresh()
+        self.alarm("damaged", await self.do(self._set_asides))
         if self._trouble:
             await self.do(TokenDatabase.prove)
             self._deposited(True)
+
+    def _set_asides(self, database: TokenDatabase) -> str:
+        """Say which damaged databases there are; an operator who has seen to one takes its folder away."""
+        salvaged = database.salvaged()
+        there = [(str(folder), *salvaged.get(folder.name, (0, 0))) for folder in set_asides(self._path)]
+        return "; ".join(
+            f"a damaged sharetoken database is in {folder}: {count} sharetokens of it were salvaged, {missing} are missing"
+            for folder, count, missing in there
+        )
 
     async def _in_pieces(self, work: Callable[[TokenDatabase], int]) -> int:
         done = 0

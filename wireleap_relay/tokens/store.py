@@ -36,7 +36,7 @@ _ROOM = 2**20
 
 _INSERT = (
     "INSERT INTO sharetoken (signature, contract, settlement_open, settlement_close, state, received_at, changed_at,"
-    " due_at, idempotency_key, reason, json) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+    " due_at, idempotency_key, reason, archive, json) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
 )
 
 
@@ -102,9 +102,19 @@ class TokenDatabase:
         """
         return self.take_over(token, "held", now, idempotency_key)
 
-    def take_over(self, token: Sharetoken, state: State, now: float, idempotency_key: str, reason: str = "") -> bool:
+    def take_over(
+        self,
+        token: Sharetoken,
+        state: State,
+        now: float,
+        idempotency_key: str,
+        reason: str = "",
+        *,
+        archive: bool = False,
+    ) -> bool:
         """Take a token that is in some state already.
 
+        :param archive: whether it is to be archived.
         :returns: whether its signature was never seen before.
         """
         contract = token.contract
@@ -119,6 +129,7 @@ class TokenDatabase:
             schedule.first_attempt(token),
             idempotency_key,
             reason[:_LONGEST_REASON],
+            archive,
             token.to_json(),
         )
         return self._db.execute(_INSERT, row).rowcount == 1
@@ -224,6 +235,29 @@ class TokenDatabase:
             (now, now),
         )
         return [contract for (contract,) in rows.fetchall()]
+
+    # Damaged databases
+
+    def salvaged(self) -> dict[str, tuple[int, int]]:
+        """Tell which of them were salvaged: how many tokens are in here now, and how many are missing."""
+        rows = self._db.execute("SELECT name, tokens, missing FROM salvaged").fetchall()
+        return {name: (tokens, missing) for name, tokens, missing in rows}
+
+    def note_salvaged(self, name: str, at: float, tokens: int, missing: int) -> None:
+        """Note that one was."""
+        self._db.execute("INSERT OR REPLACE INTO salvaged VALUES (?, ?, ?, ?)", (name, at, tokens, missing))
+
+    def carry_on(self, before: books.Tally) -> None:
+        """Go on counting where a damaged database has ended."""
+        for contract, counted in before.items():
+            forgotten = counted.get("forgotten", 0) - self.tally().get(contract, {}).get("forgotten", 0)
+            received = counted.get("received", 0) - self.tally().get(contract, {}).get("received", 0)
+            for what, more in (("forgotten", forgotten), ("submitted", forgotten), ("received", received)):
+                if more > 0:
+                    self._db.execute(
+                        "INSERT INTO tally VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET count = count + excluded.count",
+                        (contract, what, more),
+                    )
 
     # What is told of it
 

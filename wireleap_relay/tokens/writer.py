@@ -29,10 +29,16 @@ class Owner(Protocol):
     """Whom a writer works for; it is called in the writer's thread, but for :meth:`kept` and :meth:`failed`."""
 
     def open(self) -> TokenDatabase:
-        """Open the database, whatever that takes."""
+        """Open the database."""
 
-    def repair(self, damage: str) -> None:
-        """Do something about a damaged database; nobody has it open."""
+    def prepare(self, database: TokenDatabase) -> None:
+        """Do what has to be done before anything else is."""
+
+    def repair(self, damage: str) -> bool:
+        """Do something about a damaged database that nobody has open.
+
+        :returns: whether it is worth to go on.
+        """
 
     def kept(self, tally: Tally) -> None:
         """Something was committed, and that is how things stand now."""
@@ -50,11 +56,13 @@ class Writer:
         self._owner = owner
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._database: TokenDatabase | None = None
+        self._prepared = False
         self._ended: Deferred[None] = Deferred()
 
     def start(self, database: TokenDatabase | None) -> None:
         """Begin, with a database that is open, or with opening one."""
         self._database = database
+        self._prepared = False
         self._ended = Deferred()
         Thread(target=self._work, name="sharetokens", daemon=True).start()
 
@@ -90,18 +98,17 @@ class Writer:
                 return
             yield job
 
-    def _attempt(self, jobs: list[_Job]) -> None:
+    def _attempt(self, jobs: list[_Job], mends: bool = True) -> None:
         try:
-            if self._database is None:
-                self._database = self._owner.open()
-            *results, tally = self._database.together([*(work for work, _ in jobs), TokenDatabase.tally])
+            *results, tally = self._ready().together([*(work for work, _ in jobs), TokenDatabase.tally])
         except (sqlite3.Error, OSError) as e:
             self._reactor.callFromThread(self._owner.failed, str(e))
-            self._reactor.callFromThread(_fail, jobs, Failure())
             if not _is_among(e, _PASSING):
                 self._let_go()
-            if _is_among(e, _DAMAGED):
-                self._repair(str(e))
+            if mends and _is_among(e, _DAMAGED) and self._repair(str(e)):
+                self._attempt(jobs, mends=False)
+            else:
+                self._reactor.callFromThread(_fail, jobs, Failure(e))
         except Exception:  # noqa: BLE001 - it belongs to whoever asked, and to nobody else
             if len(jobs) == 1:
                 self._reactor.callFromThread(_fail, jobs, Failure())
@@ -110,6 +117,14 @@ class Writer:
                     self._attempt([job])
         else:
             self._reactor.callFromThread(self._tell, jobs, results, tally)
+
+    def _ready(self) -> TokenDatabase:
+        if self._database is None:
+            self._database, self._prepared = self._owner.open(), False
+        if not self._prepared:
+            self._owner.prepare(self._database)
+            self._prepared = True
+        return self._database
 
     def _tell(self, jobs: list[_Job], results: list[Any], tally: Tally) -> None:
         self._owner.kept(tally)
@@ -124,11 +139,12 @@ class Writer:
             except sqlite3.Error:
                 return  # it was no good
 
-    def _repair(self, damage: str) -> None:
+    def _repair(self, damage: str) -> bool:
         try:
-            self._owner.repair(damage)
+            return self._owner.repair(damage)
         except (sqlite3.Error, OSError) as e:
             self._reactor.callFromThread(self._owner.failed, str(e))
+            return False
 
 
 def _fail(jobs: list[_Job], failure: Failure) -> None:
