@@ -91,6 +91,9 @@ class RelayTests(RelayTestCase):
         relay = self.make()
         self.start(relay)
         contract, key = self.network.contract, self.identity.key.public_key
+        plane: Any = relay.getServiceNamed("plane")
+        # What is bought is good for two seconds, in which no process should have to be started.
+        await self.until(lambda: all(worker.state == "running" for worker in plane.status().workers), 20)
         circuit = await self.circuit_through(relay)
         reader = await self.tunnel(circuit, self.target(Target))
         reader.tunnel.write(b"hello")
