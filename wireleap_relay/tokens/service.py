@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import attrs
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -57,7 +57,7 @@ class TokenStoreService(Service):
         self._clock = clock
         self._writer = Writer(reactor, self)
         self._looking = LoopingCall(self._look)
-        self._looking.clock = reactor
+        self._look_under_way: Deferred[None] | None = None
         self._trouble = ""
         self._busy = ""
         self._repaired_at: float | None = None
@@ -85,12 +85,18 @@ class TokenStoreService(Service):
         except sqlite3.Error as e:
             self.failed(str(e))
         self._writer.start(database)
+        # A new one each time: one that is stopped in a look would go on when it is started again.
+        self._looking = LoopingCall(self._look)
+        self._looking.clock = self._reactor
         self._looking.start(_LOOK).addErrback(self._blind)
 
     def stopService(self) -> Deferred[None]:
         """Finish what was asked for, and close the database."""
         super().stopService()
-        self._looking.stop()
+        if self._looking.running:
+            self._looking.stop()
+        if self._look_under_way is not None:
+            self._look_under_way.cancel()
         return self._writer.stop()
 
     def status(self) -> TokensStatus:
@@ -230,7 +236,8 @@ class TokenStoreService(Service):
     # What time does
 
     def _look(self) -> Deferred[None]:
-        return Deferred.fromCoroutine(self._look_once()).addErrback(self._unkept)
+        self._look_under_way = Deferred.fromCoroutine(self._look_once()).addErrback(self._unkept)
+        return self._look_under_way
 
     async def _look_once(self) -> None:
         now = self._clock()
@@ -286,7 +293,7 @@ class TokenStoreService(Service):
         return new
 
     def _unkept(self, failure: Failure) -> None:
-        failure.trap(sqlite3.Error, OSError)  # the writer has told why
+        failure.trap(sqlite3.Error, OSError, CancelledError)  # the writer has told why, or nobody needs it any more
 
     def _blind(self, failure: Failure) -> None:
         self._log.failure("Nobody looks at the sharetokens any more", failure)

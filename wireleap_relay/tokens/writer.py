@@ -8,7 +8,7 @@ from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any, Protocol, TypeVar
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
 
 from wireleap_relay.tokens.books import Tally
@@ -57,18 +57,22 @@ class Writer:
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._database: TokenDatabase | None = None
         self._prepared = False
-        self._ended: Deferred[None] = Deferred()
+        self._closed = True
+        self._ended: Deferred[None] = succeed(None)
 
     def start(self, database: TokenDatabase | None) -> None:
         """Begin, with a database that is open, or with opening one."""
         self._database = database
         self._prepared = False
+        self._closed = False
         self._ended = Deferred()
         Thread(target=self._work, name="sharetokens", daemon=True).start()
 
     def stop(self) -> Deferred[None]:
         """Finish what was asked for, and close the database."""
-        self._jobs.put(None)
+        if not self._closed:
+            self._closed = True
+            self._jobs.put(None)
         return self._ended
 
     def do(self, work: Callable[[TokenDatabase], T]) -> Deferred[T]:
@@ -77,6 +81,8 @@ class Writer:
         :returns: fires when it is committed; fails with :exc:`sqlite3.Error` or
             :exc:`OSError` where the disk won't take it. Then nothing has changed.
         """
+        if self._closed:
+            return fail(OSError("the sharetokens' database is closed"))
         done: Deferred[T] = Deferred()
         self._jobs.put((work, done))
         return done
