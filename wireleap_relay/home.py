@@ -102,6 +102,11 @@ class Home:
         return self.path / "wireleap-relay.lock"
 
     @property
+    def control(self) -> Path:
+        """The socket at which the daemon tells commands how it gets on."""
+        return self.path / "wireleap-relay.sock"
+
+    @property
     def log(self) -> Path:
         """What the daemon has to say."""
         return self.path / "wireleap-relay.log"

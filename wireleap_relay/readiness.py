@@ -6,12 +6,13 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from twisted.application.service import Service
+from twisted.application.service import IService, Service
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from wireleap_relay.daemon.lock import HomeLock
 from wireleap_relay.daemon.notify import LISTENING, Notifier
+from wireleap_relay.home import Home
 from wireleap_relay.relay import Relay
 
 #: Seconds for the first attempts to enroll; it is as ready as it gets without them, too.
@@ -27,16 +28,26 @@ class ReadinessService(Service):
     _log = Logger()
 
     def __init__(
-        self, reactor: Any, relay: Relay, lock: HomeLock, notifier: Notifier, environment: Mapping[str, str]
+        self,
+        reactor: Any,
+        home: Home,
+        relay: Relay,
+        lock: HomeLock,
+        notifier: Notifier,
+        control: IService,
+        environment: Mapping[str, str],
     ) -> None:
         """Speak for one relay, whose service this is to be.
 
+        :param control: answers commands, from the moment that the home is ours.
         :param environment: may say how often a watchdog has to be told that all is well.
         """
         self.setName("readiness")
+        self._home = home
         self._relay = relay
         self._lock = lock
         self._notifier = notifier
+        self._control = control
         self._reactor = reactor
         self._said = ""
         self._ready = False
@@ -70,12 +81,14 @@ class ReadinessService(Service):
         self._notifier.tell(READY=1)
 
     def _leave(self) -> None:
+        self._home.control.unlink(missing_ok=True)
         self._log.info("The relay has stopped")
         self._lock.release()
 
     def _sign_when_held(self) -> None:
         if self._lock.try_again():
             self._lock.sign()
+            self._control.startService()
         elif self.running:
             self._reactor.callLater(_LOOK_EVERY, self._sign_when_held)
 
@@ -93,6 +106,6 @@ class ReadinessService(Service):
             self._said = sentence
             self._notifier.tell(STATUS=sentence)
         late = self._reactor.seconds() - self._began > _LONGEST_ATTEMPT
-        if not self._ready and (late or self._relay.has_tried()):
+        if not self._ready and (late or self._relay.is_up()):
             self._ready = True
             self._notifier.tell(READY=1)

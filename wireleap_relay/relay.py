@@ -6,7 +6,7 @@ import os
 import random
 import sqlite3
 import time
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import attrs
@@ -16,6 +16,8 @@ from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 
 from wireleap_relay import __version__
+from wireleap_relay.admin.pages import make_pages
+from wireleap_relay.admin.rest import Page, RestService
 from wireleap_relay.admin.service import AdminService
 from wireleap_relay.admin.snapshot import api_status
 from wireleap_relay.config import Config, ConfigError, NetworkUsage, parse_config
@@ -60,10 +62,25 @@ class Parts:
     meters: Meters
 
 
+@attrs.frozen
+class Reload:
+    """What became of reading the config again.
+
+    :ivar number: how many times that was done.
+    :ivar trouble: why it could not be used; empty where it could.
+    :ivar kept: paths of what keeps its old value until a restart.
+    """
+
+    number: int = 0
+    trouble: str = ""
+    kept: tuple[str, ...] = ()
+
+
 class Relay(MultiService):
     """All of a relay's services.
 
     :ivar config: what it goes by at present.
+    :ivar reloaded: when it was last told to read another.
     """
 
     _log = Logger()
@@ -73,6 +90,7 @@ class Relay(MultiService):
         super().__init__()
         self.setName("relay")
         self.config = config
+        self.reloaded = Reload()
         self._home = home
         self._parts = parts
         self._admin = admin
@@ -99,9 +117,11 @@ class Relay(MultiService):
         for parts in (others, books):
             await gatherResults([maybeDeferred(part.stopService) for part in parts], consumeErrors=True)
 
-    def has_tried(self) -> bool:
-        """Whether it has tried to enroll with every contract."""
-        return all(status.state not in ("waiting", "enrolling") for status in self._parts.contracts.status())
+    def is_up(self) -> bool:
+        """Whether all workers work, and enrolling has been tried with every contract."""
+        return all(worker.state == "running" for worker in self._parts.plane.status().workers) and all(
+            status.state not in ("waiting", "enrolling") for status in self._parts.contracts.status()
+        )
 
     def hurry(self) -> None:
         """Stop without waiting for tunnels or for directories."""
@@ -118,6 +138,7 @@ class Relay(MultiService):
             wanted, warnings = parse_config(source)
         except (HomeError, ConfigError) as e:
             self._log.error("The config is not used, and nothing has changed: {why}", why=str(e))
+            self.reloaded = Reload(self.reloaded.number + 1, str(e))
             return False
         for warning in warnings:
             self._log.warn("{warning}", warning=warning)
@@ -131,6 +152,7 @@ class Relay(MultiService):
             parts.usage.apply(_usage_settings(self._home, config.network_usage))
         parts.contracts.apply(_contracts(config), _global_limit(config), config.drain_timeout)
         self.config = config
+        self.reloaded = Reload(self.reloaded.number + 1, kept=tuple(kept))
         self._log.info("The config has been read again")
         return True
 
@@ -156,6 +178,12 @@ class Relay(MultiService):
     def api_status(self) -> dict[str, Any]:
         """Give the JSON data of ``/api/status`` (PROTOCOL: *REST API*)."""
         return api_status(self._admin.view())
+
+    def pages(self, reactor: Any) -> Mapping[str, Page]:
+        """Give what it shows of itself over HTTP."""
+        return make_pages(
+            reactor, self._admin.view, lambda: _usage_settings(self._home, self.config.network_usage).archive
+        )
 
 
 def make_relay(reactor: Any, home: Home, config: Config, identity: Identity) -> Relay:
@@ -210,7 +238,7 @@ def make_relay(reactor: Any, home: Home, config: Config, identity: Identity) -> 
     admin = AdminService(reactor, parts, upstream, time.time)
     parent = Relay(home, config, parts, admin)
     if config.rest_api.address is not None:
-        _make_rest(reactor, home, parent, admin).setServiceParent(admin)
+        _make_rest(reactor, parent).setServiceParent(admin)
     named: dict[str, Service | None] = {
         "admin": admin,
         "upstream": upstream,
@@ -248,18 +276,9 @@ def _make_plane(
     return WorkersService(reactor, count, config, source, known_by, book=book, store=store, usage=meters)
 
 
-def _make_rest(reactor: Any, home: Home, relay: Relay, admin: AdminService) -> Service:
-    # Who has no REST API does not wait for what it is made of.
-    from wireleap_relay.admin.pages import make_pages
-    from wireleap_relay.admin.rest import RestService
-
-    def archive() -> Path | None:
-        return _usage_settings(home, relay.config.network_usage).archive
-
+def _make_rest(reactor: Any, relay: Relay) -> Service:
     api = relay.config.rest_api
-    return RestService(
-        reactor, api.address or RestAddress(), api.socket_umask, make_pages(reactor, admin.view, archive)
-    )
+    return RestService(reactor, api.address or RestAddress(), api.socket_umask, relay.pages(reactor))
 
 
 def _make_manhole(reactor: Any, home: Home, relay: Relay, admin: AdminService) -> Service | None:

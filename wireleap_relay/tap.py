@@ -11,10 +11,12 @@ from twisted.logger import Logger
 from twisted.python import usage
 
 from wireleap_relay import __version__, logs
-from wireleap_relay.config import Config, ConfigError, parse_config
+from wireleap_relay.config import Config, ConfigError
+from wireleap_relay.control import make_control
 from wireleap_relay.daemon.lock import HomeLock
 from wireleap_relay.daemon.notify import Notifier
 from wireleap_relay.home import Home, HomeError, Identity, find_home
+from wireleap_relay.inspection import load
 from wireleap_relay.readiness import ReadinessService
 from wireleap_relay.relay import make_relay
 from wireleap_relay.signals import SignalService
@@ -77,17 +79,6 @@ class Options(usage.Options):
             raise usage.UsageError(f"{path} can't be written: {e.strerror}") from None
 
 
-def load(home: Home) -> tuple[Config, Identity, list[str]]:
-    """Read what a relay needs out of its home.
-
-    :returns: its config, its identity, and warnings about the config.
-    :raises HomeError: where a file is missing or broken.
-    :raises ConfigError: where the config is wrong.
-    """
-    config, warnings = parse_config(home.read_config())
-    return config, home.load_identity(), warnings
-
-
 def makeService(options: Options) -> IService:
     """Make the relay's services."""
     from twisted.internet import reactor
@@ -97,7 +88,16 @@ def makeService(options: Options) -> IService:
     for warning in options.warnings:
         log.warn("{warning}", warning=warning)
     relay = make_relay(reactor, options.home, options.config, options.identity)
-    readiness = ReadinessService(reactor, relay, options.lock, Notifier.from_environment(os.environ), dict(os.environ))
+    environment = dict(os.environ)
+    readiness = ReadinessService(
+        reactor,
+        options.home,
+        relay,
+        options.lock,
+        Notifier.from_environment(os.environ),
+        make_control(reactor, options.home, relay),
+        environment,
+    )
     readiness.setServiceParent(relay)
 
     def reload() -> None:

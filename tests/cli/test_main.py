@@ -17,6 +17,7 @@ from wireleap_relay.cli.main import COMMANDS, main
 from wireleap_relay.config import example_config
 from wireleap_relay.home import HOME_VARIABLE
 from wireleap_relay.sandbox import main as sandbox
+from wireleap_relay.sandbox.relays import free_port
 
 
 class MainTestCase(SynchronousTestCase):
@@ -152,7 +153,7 @@ class InitTests(MainTestCase):
 class CheckConfigTests(MainTestCase):
     def test_the_example(self) -> None:
         self.run_main("init")
-        (self.home / "config.json").write_text(example_config())
+        (self.home / "config.json").write_text(example_config().replace(":13490", f":{free_port()}"))
         self.assertEqual(self.run_main("check-config"), (OK, "OK\n", ""))
 
     def test_mistakes_and_what_explains_them(self) -> None:
@@ -184,9 +185,26 @@ class StartTests(MainTestCase):
         self.run_main("init")
         (self.home / "config.json").write_text(example_config())
         told: list[list[str]] = []
-        self.patch(daemon, "_run_twistd", lambda words: told.append(words) or 0)
+        self.patch(os, "geteuid", lambda: 1000)
+        self.patch(daemon, "run_twistd", lambda words: told.append(words) or 0)
         self.assertEqual(self.run_main("start", "--fg"), (OK, "", ""))
         self.assertEqual(told, [["--nodaemon", "--pidfile=", "wireleap-relay", f"--home={self.home}"]])
+
+    def test_root_is_warned(self) -> None:
+        self.run_main("init")
+        (self.home / "config.json").write_text(example_config())
+        (self.home / "key.seed").chmod(0o640)
+        self.patch(os, "geteuid", lambda: 0)
+        self.patch(daemon, "run_twistd", lambda words: 0)
+        self.assertEqual(
+            self.run_main("start", "--fg")[2].splitlines(),
+            [
+                f"wireleap-relay: warning: {self.home}/key.seed may be read by other users, with what is secret in it:"
+                f" chmod 600 {self.home}/key.seed",
+                "wireleap-relay: warning: the relay is started as root: it needs no such rights, and is safer as a"
+                " user of its own",
+            ],
+        )
 
 
 class SandboxTests(MainTestCase):

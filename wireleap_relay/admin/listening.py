@@ -28,17 +28,28 @@ class ListeningService(Service):
 
     _log = Logger()
 
-    def __init__(self, reactor: Any, what: str, address: RestAddress, mode: int, factory: IProtocolFactory) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        what: str,
+        address: RestAddress,
+        mode: int,
+        factory: IProtocolFactory,
+        *,
+        aloud: bool = True,
+    ) -> None:
         """Listen at an address.
 
         :param what: the operator finds there, and where.
         :param mode: of the unix socket.
+        :param aloud: whether it is worth a line in the log that it listens.
         """
         self._reactor = reactor
         self._what = what
         self._address = address
         self._mode = mode
         self._factory = factory
+        self._aloud = aloud
         self._port: IListeningPort | None = None
         self._again: IDelayedCall | None = None
         self._trouble = ""
@@ -71,7 +82,8 @@ class ListeningService(Service):
             self._again = self._reactor.callLater(_TRY_AGAIN, self._listen)
             return
         self._trouble = ""
-        self._log.info("{what} is open", what=self._what)
+        if self._aloud:
+            self._log.info("{what} is open", what=self._what)
 
     def _bind(self) -> IListeningPort:
         tcp = self._address.tcp

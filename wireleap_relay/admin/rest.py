@@ -119,6 +119,13 @@ class _Site(Site):
         """Nobody's address goes into a log."""
 
 
+def make_site(reactor: Any, pages: Mapping[str, Page], names: Iterable[str] | None = None) -> Site:
+    """Make what serves pages; see :class:`RestResource`."""
+    site = _Site(RestResource(pages, names=names), reactor=reactor)
+    site.timeOut = _IDLE
+    return site
+
+
 class RestService(ListeningService):
     """Serves the REST API."""
 
@@ -131,9 +138,8 @@ class RestService(ListeningService):
         tcp = address.tcp
         self._outside = tcp is not None and not is_loopback(tcp.host)
         names = [tcp.host] if tcp is not None and not self._outside else None
-        site = _Site(RestResource(pages, names=names), reactor=reactor)
-        site.timeOut = _IDLE
-        super().__init__(reactor, f"The REST API at {address}", address, mode, site)
+        what = f"The REST API at {address}"
+        super().__init__(reactor, what, address, mode, make_site(reactor, pages, names))
 
     def startService(self) -> None:
         """Begin to listen."""

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterable
+from typing import TextIO
 
 import attrs
 
 OK, FAILED, MISUSED = 0, 1, 2
+#: Of `status`: whether the relay runs can't be told.
+UNKNOWN = 2
 
 
 def _no_arguments(_: ArgumentParser) -> None:
@@ -45,3 +49,8 @@ def warn(warnings: Iterable[str]) -> None:
     """Tell of what does not keep a command from its work."""
     for warning in warnings:
         complain(f"warning: {warning}")
+
+
+def is_for_people(out: TextIO) -> bool:
+    """Tell whether somebody reads along: only then there may be colours and progress."""
+    return out.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

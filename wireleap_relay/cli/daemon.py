@@ -1,33 +1,48 @@
-"""Commands that run the relay."""
+"""Commands that run the relay: start, stop, restart, reload."""
 
 from __future__ import annotations
 
 import os
 import signal
 import sys
+import time
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
+from typing import Any
 
-from wireleap_relay.cli.command import FAILED, OK, Command, CommandError, complain, warn
-from wireleap_relay.config import parse_config
+from wireleap_relay.cli.command import OK, Command, CommandError, complain, is_for_people, warn
+from wireleap_relay.daemon.ask import PATIENCE, Silent, ask
 from wireleap_relay.daemon.control import Launched, LaunchFailed, NotRunning, launch, send, stop
-from wireleap_relay.daemon.state import look
+from wireleap_relay.daemon.state import DaemonState, look
 from wireleap_relay.home import Home, command
-from wireleap_relay.tap import load
+from wireleap_relay.inspection import exposed, load
 
-#: Seconds until `start` has something to say.
+#: Seconds until `start` has something to say; for a relay to say that it stops, and for it to read its config again.
 _START_PATIENCE = 8.0
+_RELOAD_PATIENCE = 8.0
+_CONTROL = "/control"
+#: Seconds beside ``drain_timeout`` that stopping may take: directories have five of them to hear of it.
+_FAREWELL = 10.0
+#: For a relay to end in that does not say how it gets on.
+_LAST_CHANCE = 2.0
+_USUAL_DRAIN_TIMEOUT = 30.0
+_NO_ROOT = "the relay is started as root: it needs no such rights, and is safer as a user of its own"
 
 
 def _start(arguments: Namespace) -> int:
     home: Home = arguments.home
-    _, _, warnings = load(home)
-    warn(warnings)
-    if arguments.fg:
-        log = [f"--logfile={arguments.log}"] if arguments.log else []
-        return _run_twistd(["--nodaemon", *log, "--pidfile=", "wireleap-relay", f"--home={home.path}"])
+    config, _, warnings = load(home)
+    warn([*warnings, *exposed(home, config)])
     if os.geteuid() == 0:
-        warn(["the relay is started as root: it needs no such rights, and is safer without them"])
+        warn([_NO_ROOT])
+    if arguments.fg:
+        log = [f"--logfile={Path(arguments.log).absolute()}"] if arguments.log else []
+        return run_twistd(["--nodaemon", *log, "--pidfile=", "wireleap-relay", f"--home={home.path}"])
+    if arguments.log:
+        raise CommandError(f"--log goes with --fg: without that the log is {home.log}")
+    state = look(home)
+    if state.kind == "stopped" and state.why:
+        warn([state.why])
     _tell_launched(_launch(home))
     return OK
 
@@ -43,7 +58,9 @@ def _launch(home: Home) -> Launched:
 def _tell_launched(launched: Launched) -> None:
     print(f"The relay runs as process {launched.pid}.")
     if launched.said:
-        print(launched.said)
+        print(f"{launched.said}.")
+    if not launched.ready:
+        print("`wireleap-relay status` tells how it gets on.")
 
 
 def _stop(arguments: Namespace) -> int:
@@ -52,13 +69,52 @@ def _stop(arguments: Namespace) -> int:
 
 
 def _stop_and_tell(home: Home) -> None:
-    stopped = stop(home, patience=_drain_timeout(home) + 10.0)
-    how = {"ended": "", "hurried": ", after it was hurried", "killed": ": it did not end by itself, and was killed"}
+    watch = _Watch(home, look(home))
+    patience = _USUAL_DRAIN_TIMEOUT + _FAREWELL
+    try:
+        patience = watch.control()["drain_timeout"] + _FAREWELL
+    except Silent as e:
+        if watch.state.kind == "running" and watch.state.ours:
+            warn([f"the relay does not say how it gets on: {e}"])
+            patience = _LAST_CHANCE
+    stopped = stop(home, patience=patience, goes_on=watch.goes_on)
+    how = {
+        "ended": "",
+        "hurried": "; it did not end in time, and was told to hurry",
+        "killed": f"; process {stopped.pid} did not end by itself, and was killed",
+    }
     print(f"The relay has stopped{how[stopped.how]}.")
 
 
-def _drain_timeout(home: Home) -> float:
-    return parse_config(home.read_config())[0].drain_timeout
+class _Watch:
+    """Watches a relay that stops: whether it still does something, and what it waits for."""
+
+    def __init__(self, home: Home, state: DaemonState) -> None:
+        self.state = state
+        self._home = home
+        self._heard_of = self._asked = time.monotonic()
+        self._said = ""
+
+    def control(self) -> Any:
+        return ask(self._home, _CONTROL)[0]
+
+    def goes_on(self) -> bool:
+        now = time.monotonic()
+        if not self.state.ours or now - self._asked < 1:
+            return True
+        self._asked = now
+        try:
+            self._tell(ask(self._home, _CONTROL, timeout=1)[0]["sentence"])
+            self._heard_of = time.monotonic()
+        except Silent:
+            # It may have ended just now, or be in its very last moments.
+            return time.monotonic() - self._heard_of < PATIENCE
+        return True
+
+    def _tell(self, sentence: str) -> None:
+        if is_for_people(sys.stdout) and sentence != self._said:
+            self._said = sentence
+            print(f"waiting for it to finish: {sentence}")
 
 
 def _restart(arguments: Namespace) -> int:
@@ -76,22 +132,34 @@ def _reload(arguments: Namespace) -> int:
     home: Home = arguments.home
     _, _, warnings = load(home)
     warn(warnings)
+    try:
+        [before] = ask(home, _CONTROL)
+    except Silent as e:
+        send(home, signal.SIGUSR1)
+        raise CommandError(f"the relay was told to read its config, and does not say whether it has: {e}") from None
     send(home, signal.SIGUSR1)
+    reload = _reloaded(home, before["reload"]["number"])
+    if reload["trouble"]:
+        raise CommandError(f"the config is not used, and nothing has changed: {reload['trouble']}")
+    warn(f"{path} can't change while the relay runs: restart it for that" for path in reload["kept"])
+    print("The relay has read its config again.")
     return OK
 
 
-def _status(arguments: Namespace) -> int:
-    state = look(arguments.home)
-    if state.why:
-        complain(state.why)
-    if state.kind == "running":
-        print(f"The relay runs as process {state.pid}.")
-        return OK
-    print("The relay is not running." if state.kind == "stopped" else "It can't be told whether the relay is running.")
-    return FAILED if state.kind == "stopped" else 2
+def _reloaded(home: Home, number: int) -> Any:
+    deadline = time.monotonic() + _RELOAD_PATIENCE
+    while time.monotonic() < deadline:
+        try:
+            reload = ask(home, _CONTROL)[0]["reload"]
+        except Silent as e:
+            raise CommandError(f"the relay does not say whether it has read its config: {e}") from None
+        if reload["number"] > number:
+            return reload
+        time.sleep(0.05)
+    raise CommandError(f"the relay has not read its config within {_RELOAD_PATIENCE:g} s")
 
 
-def _run_twistd(arguments: list[str]) -> int:
+def run_twistd(arguments: list[str]) -> int:
     """Become twistd; unlike its own program it tells what is wrong without repeating its help."""
     from twisted.python.usage import UsageError
     from twisted.scripts.twistd import ServerOptions, runApp  # type: ignore[attr-defined]
@@ -114,16 +182,30 @@ def _start_arguments(parser: ArgumentParser) -> None:
 START = Command(
     "start",
     "run the relay",
-    "Runs the relay out of its home until it is told to stop: Ctrl-C or SIGTERM lets open tunnels finish for"
-    " `drain_timeout`; a second signal ends it at once.",
+    "Starts the relay out of its home, waits until it serves clients and has tried to enroll, and leaves it running;"
+    " its log is wireleap-relay.log there. Where it can't start, that is told and the exit code is 1. With --fg it"
+    " stays in the foreground, as a supervisor such as systemd wants it: Ctrl-C or SIGTERM lets open tunnels finish"
+    " for `drain_timeout`; a second signal ends it at once.",
     _start,
     _start_arguments,
 )
-STOP = Command("stop", "stop the relay", "Lets open tunnels finish for `drain_timeout`, and stops the relay.", _stop)
-RESTART = Command("restart", "stop the relay and start it again", "Does what `stop` and `start` do.", _restart)
-RELOAD = Command(
-    "reload", "have the relay read its config again", "Looks at the config, and has the relay read it.", _reload
+STOP = Command(
+    "stop",
+    "stop the relay",
+    "Lets open tunnels finish for `drain_timeout`, and waits until the relay has stopped. One that hangs, or takes"
+    " longer, is killed. Exits with 1 where no relay runs.",
+    _stop,
 )
-STATUS = Command(
-    "status", "tell whether the relay runs", "Exits with 0 if it runs, 1 if not, 2 if that can't be told.", _status
+RESTART = Command(
+    "restart",
+    "stop the relay and start it again",
+    "Does what `stop` and `start` do, if the config is right; a relay that does not run is started.",
+    _restart,
+)
+RELOAD = Command(
+    "reload",
+    "have the relay read its config again",
+    "Has the running relay read config.json, and tells whether it goes by it now, and what of it takes a restart. A"
+    " config with a mistake changes nothing.",
+    _reload,
 )

@@ -12,9 +12,10 @@ from typing import NoReturn
 
 from wireleap_relay import __version__
 from wireleap_relay.cli.command import FAILED, MISUSED, OK, Command, CommandError, complain, warn
-from wireleap_relay.cli.daemon import RELOAD, RESTART, START, STATUS, STOP
+from wireleap_relay.cli.daemon import RELOAD, RESTART, START, STOP
 from wireleap_relay.cli.policy import POLICY
 from wireleap_relay.cli.setup import CHECK_CONFIG, INIT, VERSION
+from wireleap_relay.cli.status import STATUS
 from wireleap_relay.cli.top import TOP
 from wireleap_relay.cli.trial import SANDBOX
 from wireleap_relay.config import ConfigError

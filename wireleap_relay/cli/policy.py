@@ -5,17 +5,19 @@ from __future__ import annotations
 import socket
 from argparse import ArgumentParser, Namespace
 
-from wireleap_relay.boundaries import Refused
 from wireleap_relay.cli.command import FAILED, OK, Command, CommandError, warn
 from wireleap_relay.config import parse_config
 from wireleap_relay.home import Home
-from wireleap_relay.tunnel.dial import is_here
-from wireleap_relay.tunnel.policy import DialPolicy
 from wireleap_relay.wire.address import Address
 from wireleap_relay.wire.errors import WireError
 
 
 def _policy(arguments: Namespace) -> int:
+    # Nothing of the data plane is loaded before it is asked for.
+    from wireleap_relay.boundaries import Refused
+    from wireleap_relay.tunnel.dial import is_here
+    from wireleap_relay.tunnel.policy import DialPolicy
+
     home: Home = arguments.home
     config, warnings = parse_config(home.read_config())
     warn(warnings)

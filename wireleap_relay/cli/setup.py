@@ -6,10 +6,11 @@ import datetime
 from argparse import ArgumentParser, Namespace
 
 from wireleap_relay import __version__
-from wireleap_relay.cli.command import OK, Command, warn
+from wireleap_relay.cli.command import FAILED, OK, Command, complain, warn
 from wireleap_relay.config import example_config
+from wireleap_relay.daemon.state import look
 from wireleap_relay.home import Home, write_durably
-from wireleap_relay.tap import load
+from wireleap_relay.inspection import examine
 from wireleap_relay.wire.versions import INTERFACES
 
 
@@ -34,8 +35,13 @@ def _init(arguments: Namespace) -> int:
 
 
 def _check_config(arguments: Namespace) -> int:
-    _, _, warnings = load(arguments.home)
-    warn(warnings)
+    home: Home = arguments.home
+    runs = look(home).kind == "running"
+    found = examine(home, runs=runs)
+    warn(found.warnings)
+    if found.mistakes:
+        complain("\n".join(found.mistakes))
+        return FAILED
     print("OK")
     return OK
 
@@ -62,9 +68,10 @@ INIT = Command(
 )
 CHECK_CONFIG = Command(
     "check-config",
-    "look at the config, the key and the certificate",
-    "Reads config.json, the relay's key and its certificate as `start` would. Prints OK, or everything that is"
-    " wrong, a line each, and exits with 1.",
+    "look at the config and at all that a relay needs",
+    "Looks at config.json, the relay's key and certificate, at who may read and write its files, and whether it could"
+    " listen at its addresses. Prints OK, or everything that is wrong, a line each, and exits with 1. Warnings tell"
+    " of what works and may not be meant.",
     _check_config,
 )
 VERSION = Command("version", "print the version", "Prints the version of this software.", _version, _version_arguments)
