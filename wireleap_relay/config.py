@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import attrs
 
+from wireleap_relay.clientlimits import GENEROUS, ClientLimits
 from wireleap_relay.configvalues import (
     DAY,
     HOUR,
@@ -160,6 +161,7 @@ class Config:
     :ivar workers: processes that serve clients; 0 for the daemon itself, None for one per processor core.
     :ivar drain_timeout: that open tunnels have to finish when the relay stops.
     :ivar decoy: what strangers are shown.
+    :ivar limits: of what clients may ask.
     :ivar bind_address: outgoing connections' own addresses, at most one of each family; empty for the system's choice.
     """
 
@@ -175,6 +177,7 @@ class Config:
     network_usage: NetworkUsage = NetworkUsage()
     exit_policy: Annotated[ExitPolicy, exit_policy] = PRESETS["default"]
     decoy: Annotated[DecoyChoice, decoy] = NO_DECOY
+    limits: ClientLimits = GENEROUS
     bind_address: Annotated[tuple[IPv4Address | IPv6Address, ...], bind_addresses] = ()
     rest_api: RestApi = RestApi()
     manhole: Manhole = Manhole()
@@ -335,6 +338,7 @@ def _unknown_keys(data: dict[str, Any]) -> Iterator[str]:
         ("manhole", Manhole),
         ("danger_zone", DangerZone),
         ("log", LogSettings),
+        ("limits", ClientLimits),
     ):
         yield from _unknown(data.get(name), kind, name)
     contracts = data.get("contracts")

@@ -109,7 +109,9 @@ class World:
         self.dialler = Dialler(reactor, rules, timeout, self.resolver)
         admission = SharetokenAdmission(self.key.public_key, self, self.store, self, time.time)
         shown = make_decoy(reactor, time.time, decoy)
-        doorway = Doorway(self.key.public_key, admission, self.dialler, self.registry, reactor, shown, maxtime)
+        self.doorway = doorway = Doorway(
+            self.key.public_key, admission, self.dialler, self.registry, reactor, shown, maxtime
+        )
         self.service = ListenerService(
             reactor,
             address=listen_at or ListenAddress("127.0.0.1", 0),

@@ -34,6 +34,13 @@ UNREAD = "unread"  #: a peer that asks, and does not read our answers
 SLOW_HANDSHAKE = "slow_handshake"
 SLOW_HEADERS = "slow_headers"
 IDLE = "idle"
+STALLED = "stalled"  #: a peer that leaves unread what its tunnels bring
+
+# What there is too much of. No connection is refused for good.
+CONNECTIONS = "connections"  #: of one network at once
+CONNECTION_RATE = "connection_rate"  #: of one network in a second
+DESCRIPTORS = "descriptors"  #: of the process
+MEMORY = "memory"  #: of the process
 
 #: Every kind, in the order in which they are shown.
 KINDS = (
@@ -59,6 +66,11 @@ KINDS = (
     SLOW_HANDSHAKE,
     SLOW_HEADERS,
     IDLE,
+    STALLED,
+    CONNECTIONS,
+    CONNECTION_RATE,
+    DESCRIPTORS,
+    MEMORY,
 )
 
 #: A peer may do this many seconds' worth at once.

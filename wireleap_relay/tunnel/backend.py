@@ -239,6 +239,7 @@ class Pipe(Protocol):
         self.half_finished = False
         self.budget = Budget(rates)
         self.frames_received = 0
+        self.sent = 0
         self._client = client
         self._wake = wake
         self._early = b""

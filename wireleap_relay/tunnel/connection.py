@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from itertools import count
 from typing import Any, cast
 
 import attrs
@@ -11,12 +12,15 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
 from wireleap_relay.tunnel import abuse
+from wireleap_relay.tunnel.hall import Hall
 from wireleap_relay.tunnel.opening import Doorway
 from wireleap_relay.tunnel.outlet import Outlet
 from wireleap_relay.tunnel.session import Session
 from wireleap_relay.tunnel.settings import SessionLimits
 from wireleap_relay.tunnel.tls import Plain, TLSConnection, TLSFailed
 from wireleap_relay.tunnel.visitor import NOT_TLS, Conversation
+
+_NUMBERS = count()
 
 
 @attrs.frozen
@@ -26,12 +30,14 @@ class Patience:
     :ivar handshake: for TLS and the first SETTINGS.
     :ivar headers: for the rest of a frame, or of a block of headers, that has begun.
     :ivar idle: for anything, on a connection without a tunnel that is open from our side.
+    :ivar stall: for the client to read any of what its tunnels bring.
     :ivar closing: for the client to take the last bytes.
     """
 
     handshake: int = 10
     headers: int = 10
     idle: int = 600
+    stall: int = 600
     closing: int = 5
 
 
@@ -39,6 +45,7 @@ class ClientConnection(Protocol):
     """A client, another relay's client, or the web server in front of them.
 
     :ivar session: there once TLS is up.
+    :ivar number: it is higher for those who came later.
     """
 
     session: Conversation | None = None
@@ -49,22 +56,24 @@ class ClientConnection(Protocol):
     _seen: tuple[object, ...] = ()
 
     def __init__(
-        self, tls: TLSConnection | Plain, doorway: Doorway, connections: set[ClientConnection], limits: SessionLimits
+        self, tls: TLSConnection | Plain, doorway: Doorway, hall: Hall, limits: SessionLimits, host: str | None
     ) -> None:
         """Serve one client.
 
-        :param connections: holds this as long as it is connected.
+        :param hall: knows this as long as it is connected.
+        :param host: the client's address; None for a unix socket. It is told to the hall and to nobody else.
         """
+        self.number = next(_NUMBERS)
         self._tls = tls
         self._doorway = doorway
-        self._connections = connections
+        self._hall = hall
         self._limits = limits
+        self._host = host
 
     # The transport's side
 
     def connectionMade(self) -> None:
         """A TCP connection; TLS comes next."""
-        self._connections.add(self)
         transport = cast("Any", self.transport)
         # What Twisted logs while it works for a client it signs with this, which has the client's address in it.
         transport.logstr = "client"
@@ -72,6 +81,7 @@ class ClientConnection(Protocol):
             transport.setTcpNoDelay(True)
             transport.setTcpKeepAlive(True)
         self._outlet = Outlet(transport, self._drained)
+        self._hall.entered(self, transport.fileno())
 
     def dataReceived(self, data: bytes) -> None:
         """Bytes from the client."""
@@ -82,7 +92,7 @@ class ClientConnection(Protocol):
         except TLSFailed as e:
             said = self._tls.said()
             self._outlet.write(NOT_TLS if e.is_http else said)
-            self._doorway.registry.offended(abuse.TLS)
+            self._offended(abuse.TLS)
             self._hang_up()
             return
         if self._say_for_tls() and self.session is not None:
@@ -106,7 +116,7 @@ class ClientConnection(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The client is gone, and its tunnels with it."""
-        self._connections.discard(self)
+        self._hall.left(self, self._host)
         if self.session is not None:
             self.session.connection_lost()
         else:
@@ -117,6 +127,9 @@ class ClientConnection(Protocol):
         if self.session is not None:
             self.session.writable = True
             self._write()
+
+    def _offended(self, offence: str) -> None:
+        self._hall.offended(offence, self._host)
 
     def _say_for_tls(self) -> bool:
         said = self._tls.said()
@@ -144,7 +157,7 @@ class ClientConnection(Protocol):
         if not self._closing:
             offence = cast("Conversation", self.session).offence
             if offence:
-                self._doorway.registry.offended(offence)
+                self._offended(offence)
             self._outlet.write(self._tls.close())
             self._end().loseWriteConnection()
 
@@ -159,6 +172,23 @@ class ClientConnection(Protocol):
         return self.transport
 
     # The service's side
+
+    @property
+    def network(self) -> bytes:
+        """What stands for the client's network."""
+        return self._hall.network(self._host)
+
+    @property
+    def has_tunnels(self) -> bool:
+        """Whether anybody would miss it."""
+        return self.session is not None and bool(self.session.streams)
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that are kept here because somebody does not take them: the client, or its targets."""
+        if self.session is None:
+            return 0
+        return sum(stream.queued + stream.receiving.held for stream in self.session.streams.values())
 
     def leave(self) -> None:
         """Serve the open tunnels to their end, and no others."""
@@ -187,6 +217,8 @@ class ClientConnection(Protocol):
         elif all(stream.ended for stream in session.streams.values()):
             # Of a stream that we have ended, only its client could make more.
             state, limit = ("idle", session.frames_received), patience.idle
+        elif any(stream.queued for stream in session.streams.values()):
+            state, limit = ("stalled", session.sent), patience.stall
         else:
             self._seen = ()
             return
@@ -199,14 +231,16 @@ class ClientConnection(Protocol):
             return
         if session is None or self._closing:
             if session is None and not self._closing:
-                self._doorway.registry.offended(abuse.SLOW_HANDSHAKE)
+                self._offended(abuse.SLOW_HANDSHAKE)
             self.abort()
             return
         if session.half_finished:
             session.fail(ErrorCodes.ENHANCE_YOUR_CALM, abuse.SLOW_HEADERS)
+        elif state[0] == "stalled":
+            session.fail(ErrorCodes.ENHANCE_YOUR_CALM, abuse.STALLED)
         elif session.streams:
             session.fail(ErrorCodes.NO_ERROR, abuse.IDLE)
         else:
-            self._doorway.registry.offended(abuse.IDLE)
+            self._offended(abuse.IDLE)
             session.leave()
         self._write()

@@ -15,6 +15,7 @@ from twisted.logger import Logger
 
 from wireleap_relay.configvalues import ListenAddress
 from wireleap_relay.tunnel.connection import ClientConnection, Patience
+from wireleap_relay.tunnel.hall import Hall
 from wireleap_relay.tunnel.opening import Doorway
 from wireleap_relay.tunnel.registry import TunnelCounts
 from wireleap_relay.tunnel.settings import SessionLimits
@@ -41,17 +42,22 @@ class ListenerStatus:
 class _Factory(Factory):
     noisy = False
 
-    def __init__(self, build: Callable[[], ClientConnection]) -> None:
+    def __init__(self, hall: Hall, build: Callable[[str | None], ClientConnection]) -> None:
+        self._hall = hall
         self._build = build
 
-    def buildProtocol(self, addr: Any) -> ClientConnection:
-        return self._build()
+    def buildProtocol(self, addr: Any) -> ClientConnection | None:
+        host = getattr(addr, "host", None)
+        return self._build(host) if self._hall.admits(host) else None
 
 
 class ListenerService(Service):
     """Accepts clients and serves their tunnels.
 
     :ivar drain_timeout: seconds that open tunnels have to finish when the service stops.
+    :ivar limits: of connections that begin.
+    :ivar patience: with all of them.
+    :ivar hall: where they are.
     """
 
     _log = Logger()
@@ -66,6 +72,7 @@ class ListenerService(Service):
         drain_timeout: float,
         limits: SessionLimits | None = None,
         patience: Patience | None = None,
+        hall: Hall | None = None,
         inherited: Sequence[socket.socket] = (),
         accepts: bool = True,
     ) -> None:
@@ -82,14 +89,16 @@ class ListenerService(Service):
         self._doorway = doorway
         self.drain_timeout = drain_timeout
         self._deadline = 0.0
-        self._limits = limits or SessionLimits()
-        self._patience = patience or Patience()
-        self._connections: set[ClientConnection] = set()
+        self.limits = limits or SessionLimits()
+        self.patience = patience or Patience()
+        self.hall = hall or Hall(doorway.registry)
         self._ports: list[Any] = []
         self._watch = LoopingCall(self._look_at_watch)
         self._watch.clock = reactor
         layer = Plain if address.plain else tls.connection
-        self._factory = _Factory(lambda: ClientConnection(layer(), doorway, self._connections, self._limits))
+        self._factory = _Factory(
+            self.hall, lambda host: ClientConnection(layer(), doorway, self.hall, self.limits, host)
+        )
 
     def startService(self) -> None:
         """Bind and accept.
@@ -131,7 +140,7 @@ class ListenerService(Service):
         listening.close()
         for port in ports:
             await maybeDeferred(port.stopListening)
-        for connection in list(self._connections):
+        for connection in list(self.hall.connections):
             connection.leave()
         self._deadline = self._reactor.seconds() + self.drain_timeout
         await self._while_connected()
@@ -140,14 +149,14 @@ class ListenerService(Service):
             self._log.info("{count} tunnels did not finish in time", count=ended)
             self._deadline = self._reactor.seconds() + _LAST_WORDS
             await self._while_connected()
-        for connection in list(self._connections):
+        for connection in list(self.hall.connections):
             connection.abort()
-        while self._connections:
+        while self.hall.connections:
             await deferLater(self._reactor, 0)
         self._watch.stop()
 
     async def _while_connected(self) -> None:
-        while self._connections and self._reactor.seconds() < self._deadline:
+        while self.hall.connections and self._reactor.seconds() < self._deadline:
             await deferLater(self._reactor, 0.05)
 
     def hurry(self) -> None:
@@ -157,8 +166,9 @@ class ListenerService(Service):
     def status(self) -> ListenerStatus:
         """Tell what the listener is doing."""
         port = self._listening.address.port if self._listening is not None else 0
-        return ListenerStatus(port, len(self._connections), self._doorway.registry.counts())
+        return ListenerStatus(port, len(self.hall.connections), self._doorway.registry.counts())
 
     def _look_at_watch(self) -> None:
-        for connection in list(self._connections):
-            connection.look_at_watch(self._patience)
+        self.hall.second_passed()
+        for connection in list(self.hall.connections):
+            connection.look_at_watch(self.patience)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import attrs
@@ -28,6 +29,7 @@ class Doorway:
     :ivar relay: this relay's public key.
     :ivar decoy: answers whoever wants no tunnel.
     :ivar maxtime: longest life of a tunnel, in seconds; 0 for no limit.
+    :ivar is_overloaded: tells whether no tunnel can be opened just now.
     """
 
     relay: PublicKey
@@ -37,6 +39,7 @@ class Doorway:
     reactor: Any
     decoy: Decoy
     maxtime: float = 0.0
+    is_overloaded: Callable[[], bool] = attrs.field(default=lambda: False)
 
     def request(self, stream: Stream, headers: Headers) -> None:
         """Answer one request."""
@@ -54,6 +57,9 @@ class Doorway:
             return self.refuse(stream, Refused(400, f"wl-payload: {e}"))
         if isinstance(asked, Ping):
             return answers.pong(stream, self.relay)
+        if self.is_overloaded():
+            # No 400: its client takes another way then.
+            return self.refuse(stream, Refused(502, "the relay has too much to do", "overload"))
         return opening.start(asked)
 
     def refuse(self, stream: Stream, refused: Refused, at_target: bool = False) -> None:

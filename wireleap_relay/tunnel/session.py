@@ -67,6 +67,11 @@ class Session(Streams):
         """Frames begun so far: while it grows, the peer is getting on."""
         return self._reader.count
 
+    @property
+    def sent(self) -> int:
+        """Bytes of payload that have been sent so far."""
+        return self._allowed - self._sender.window
+
     def receive(self, data: bytes) -> None:
         """Take bytes off the wire. Afterwards :meth:`take` may have something to give."""
         sender = self._sender
@@ -295,7 +300,7 @@ class Session(Streams):
             return self.fail(ErrorCodes.FRAME_SIZE_ERROR)
         budget = self.budget
         budget.updates -= 1
-        if budget.updates < 0 and not budget.more_updates(self._allowed - self._sender.window):
+        if budget.updates < 0 and not budget.more_updates(self.sent):
             return self.fail(ErrorCodes.ENHANCE_YOUR_CALM, abuse.WINDOW_UPDATES)
         increment = frames.unpack_u32(frame, frames.HEADER_SIZE)[0] & frames.LARGEST_WINDOW
         stream = self.streams.get(stream_id)

@@ -63,6 +63,10 @@ class Conversation(Protocol):
     def frames_received(self) -> int:
         """A number that grows while the client is getting on."""
 
+    @property
+    def sent(self) -> int:
+        """Bytes of payload that have been sent on streams."""
+
     def receive(self, data: bytes) -> None:
         """Take bytes off the wire."""
 
@@ -94,6 +98,7 @@ class Visitor:
         self.peer_leaving = False
         self.budget = Budget(rates)
         self.frames_received = 0
+        self.sent = 0
         self._site = site
         self._now = now
         self._unread = b""

@@ -26,6 +26,11 @@ class ReceiveWindow:
     left: int
     _due: int = 0
 
+    @property
+    def held(self) -> int:
+        """Bytes that came and have not found their way out of here."""
+        return self.size - self.left - self._due
+
     def spend(self, amount: int) -> bool:
         """Account for bytes received.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 import time
 from collections.abc import Sequence
@@ -12,15 +13,20 @@ from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, maybeDeferred
 
 from wireleap_relay.boundaries import ContractBook, TokenStore, Tunnels, UsageSink
+from wireleap_relay.clientlimits import ClientLimits
 from wireleap_relay.config import Config
 from wireleap_relay.tokens.admission import SharetokenAdmission
+from wireleap_relay.tunnel.abuse import Rates
+from wireleap_relay.tunnel.connection import Patience
 from wireleap_relay.tunnel.decoy import make_decoy
 from wireleap_relay.tunnel.dial import Dialler, is_here
+from wireleap_relay.tunnel.hall import Hall
 from wireleap_relay.tunnel.listener import ListenerService
 from wireleap_relay.tunnel.opening import Doorway
 from wireleap_relay.tunnel.policy import DialPolicy
 from wireleap_relay.tunnel.registry import Registry, TunnelCounts
 from wireleap_relay.tunnel.resolver import Resolver
+from wireleap_relay.tunnel.settings import SessionLimits
 from wireleap_relay.tunnel.sockets import Listening
 from wireleap_relay.tunnel.tls import ServerTLS
 from wireleap_relay.wire.keys import PublicKey
@@ -129,10 +135,14 @@ class Plane(MultiService):
             tls=tls,
             doorway=self.doorway,
             drain_timeout=config.drain_timeout,
+            limits=_session_limits(config.limits),
+            patience=_patience(config.limits),
+            hall=Hall(self.registry, config.limits),
             inherited=inherited,
             accepts=accepts,
         )
         self.listener.setServiceParent(self)
+        self.doorway.is_overloaded = lambda: self.listener.hall.refuses
 
     def apply(self, config: Config, source: bytes) -> None:
         """Go by another config from here on."""
@@ -141,6 +151,9 @@ class Plane(MultiService):
         self.doorway.dialler.timeout = config.timeout
         self.doorway.dialler.apply(DialPolicy.from_config(config, is_here))
         self.listener.drain_timeout = config.drain_timeout
+        self.listener.limits = _session_limits(config.limits)
+        self.listener.patience = _patience(config.limits)
+        self.listener.hall.apply(config.limits)
 
     def hurry(self) -> None:
         """Stop without waiting for tunnels to finish."""
@@ -167,3 +180,13 @@ class Plane(MultiService):
         """Tell what it is doing."""
         listener = self.listener.status()
         return PlaneStatus(listener.port, listener.connections, listener.tunnels)
+
+
+def _session_limits(limits: ClientLimits) -> SessionLimits:
+    rates = Rates(resets=limits.reset_rate, requests=limits.request_rate, frames=limits.frame_rate)
+    return SessionLimits(streams=limits.tunnels_per_connection, rates=rates)
+
+
+def _patience(limits: ClientLimits) -> Patience:
+    waits = (limits.handshake_timeout, limits.headers_timeout, limits.idle_timeout, limits.stall_timeout)
+    return Patience(*map(math.ceil, waits))

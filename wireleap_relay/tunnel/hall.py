@@ -1,0 +1,184 @@
+"""The clients that are connected: how many there may be, who has to go first, and who comes too often."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from math import ceil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from twisted.logger import Logger
+
+from wireleap_relay.clientlimits import GENEROUS, ClientLimits
+from wireleap_relay.tunnel import abuse
+from wireleap_relay.tunnel.neighbours import Neighbours
+from wireleap_relay.tunnel.registry import Registry
+
+if TYPE_CHECKING:
+    from wireleap_relay.tunnel.connection import ClientConnection
+
+#: Of the descriptors that a process may have: beyond it somebody goes for each that comes. The rest is for tunnels.
+_FULL = 0.9
+#: Of those who might go, this part goes in a second in which memory is short.
+_SHARE = 0.1
+#: Connections that are let in however short memory is: a relay that sheds is still there.
+_ALWAYS = 64
+#: Bytes that wait on a connection which is worth shedding although it has tunnels.
+_HEAVY = 1024 * 1024
+#: Seconds between two words in the log about the same pressure.
+_QUIET = 60
+
+
+class Hall:
+    """Keeps the connections of one process within bounds.
+
+    :ivar connections: those that are open.
+    :ivar refuses: no new tunnel is to be opened, for the process is short of something.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        registry: Registry,
+        limits: ClientLimits = GENEROUS,
+        *,
+        resident: Callable[[], int] | None = None,
+        descriptors: int | None = None,
+    ) -> None:
+        """Begin empty.
+
+        :param resident: tells how many bytes of memory the process has.
+        :param descriptors: how many it may have open.
+        """
+        self.connections: set[ClientConnection] = set()
+        self.refuses = False
+        self._registry = registry
+        self._resident = resident or _resident
+        self._descriptors = descriptors or resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._neighbours = Neighbours(limits)
+        self._spare: list[ClientConnection] | None = None
+        self._said: dict[str, int] = {}
+        self.apply(limits)
+
+    def apply(self, limits: ClientLimits) -> None:
+        """Go by other limits from here on."""
+        self._memory = limits.memory or _share_of_machine()
+        self._neighbours.apply(limits)
+
+    # Coming and going
+
+    def admits(self, host: str | None) -> bool:
+        """Tell whether somebody may come in, before anything is spent on them.
+
+        :param host: an IP address; None for a unix socket.
+        """
+        if self.refuses and len(self.connections) >= _ALWAYS:
+            self._registry.offended(abuse.MEMORY)
+            return False
+        offence = self._neighbours.came(host) if host is not None else ""
+        if offence:
+            self._registry.offended(offence)
+        return not offence
+
+    def entered(self, connection: ClientConnection, descriptor: int) -> None:
+        """Somebody is here; where the house is full somebody has to go."""
+        self.connections.add(connection)
+        # The system gives the lowest descriptor that is free: all below this one are taken.
+        if descriptor >= self._descriptors * _FULL:
+            self._say(abuse.DESCRIPTORS, "Nearly all {count} descriptors are in use", count=self._descriptors)
+            self._registry.offended(abuse.DESCRIPTORS)
+            self._next_spare(connection).abort()
+
+    def left(self, connection: ClientConnection, host: str | None) -> None:
+        """Somebody is gone."""
+        self.connections.discard(connection)
+        if host is not None:
+            self._neighbours.went(host)
+
+    def offended(self, offence: str, host: str | None) -> None:
+        """Somebody has to go, or went, because of what they did."""
+        self._registry.offended(offence)
+        if host is not None:
+            self._neighbours.offended(host, offence)
+
+    def second_passed(self) -> None:
+        """Look whether there is enough of everything."""
+        self._neighbours.second_passed()
+        self._spare = None
+        memory = self._resident()
+        if memory > self._memory:
+            _give_back()
+            memory = self._resident()
+        self.refuses = memory > self._memory
+        if self.refuses:
+            self._shed(memory)
+
+    # Who has to go
+
+    def _shed(self, memory: int) -> None:
+        going = [each for each in self.connections if each.waiting >= _HEAVY]
+        going.sort(key=lambda each: each.waiting, reverse=True)
+        if len(self.connections) > _ALWAYS:
+            going += self._by_worth()
+        count = ceil(len(going) * _SHARE)
+        self._say(
+            abuse.MEMORY,
+            "Memory is short: {memory} MB of {most}; {count} of {all} connections are dropped, and no tunnel is opened",
+            memory=memory // 2**20,
+            most=self._memory // 2**20,
+            count=count,
+            all=len(self.connections),
+        )
+        for each in going[:count]:
+            self._registry.offended(abuse.MEMORY)
+            each.abort()
+
+    def _next_spare(self, newest: ClientConnection) -> ClientConnection:
+        """Find who is missed the least; the newest where nobody can be spared."""
+        if self._spare is None:
+            self._spare = self._by_worth()[::-1]
+        while self._spare:
+            connection = self._spare.pop()
+            if connection in self.connections and not connection.has_tunnels:
+                return connection
+        return newest
+
+    def _by_worth(self) -> list[ClientConnection]:
+        """Give those without tunnels: the newest of those of whose network there are most come first."""
+        spare = [each for each in self.connections if not each.has_tunnels]
+        crowds = Counter(each.network for each in spare)
+        return sorted(spare, key=lambda each: (crowds[each.network], each.number), reverse=True)
+
+    def network(self, host: str | None) -> bytes:
+        """Give what stands for a client's network; nothing can be told from it."""
+        return b"" if host is None else self._neighbours.key(host)
+
+    def _say(self, what: str, format_: str, **fields: Any) -> None:
+        self._said[what] = self._said.get(what, 0) + 1
+        if self._said[what] % _QUIET == 1:
+            self._log.warn(format_, **fields)
+
+
+def _resident() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _share_of_machine() -> int:
+    """Give half of the memory that there is, in bytes: of the machine, or of the control group."""
+    most = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    with suppress(OSError, ValueError):
+        most = min(most, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return most // 2
+
+
+def _give_back() -> None:
+    """Let the system have the memory that the C library keeps for later."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
