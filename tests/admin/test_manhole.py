@@ -158,6 +158,8 @@ class Entering(test_relay.RelayTestCase):
         self.assertIn("opened  0", done.stdout)
         self.assertIn("42", done.stdout)
         self.assertIn(f"relay {self.identity.key.public_key}", done.stdout)
+        [entered, *_] = relay._admin.view().events
+        self.assertTrue(entered.text.startswith("Somebody has entered the manhole with the key SHA256:"), entered.text)
         key = self.home.manhole_key
         self.assertEqual(stat.S_IMODE(key.stat().st_mode), 0o600)
         self.assertIn("ssh-ed25519", (self.folder / "hosts").read_text())

@@ -18,6 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.admin.world import RestTestCase, ask
 from tests.tunnel.world import Target
 from wireleap_relay.admin.listening import is_loopback
+from wireleap_relay.sandbox.relays import free_port
 
 DESCRIPTION = json.loads(files("wireleap_relay.admin").joinpath("openapi.json").read_text())
 PATHS = [path for path in DESCRIPTION["paths"] if path != "/metrics"]
@@ -44,7 +45,7 @@ class Answers(RestTestCase):
         dead = {"address": "wireleap://127.0.0.1:1", "role": "entropic", "upgrade_channel": "default"}
         limited = self.contract_config(network_usage_limit="1GB")
         usage = {"timeframe": "2s", "archive_dir": "usage", "global_limit": "1TB"}
-        relay = self.make({**limited, "http://127.0.0.1:1": dead}, network_usage=usage)
+        relay = self.make({**limited, f"http://127.0.0.1:{free_port()}": dead}, network_usage=usage)
         self.start(relay)
         await self.check_all()
         circuit = await self.circuit_through(relay)
@@ -85,12 +86,13 @@ class Answers(RestTestCase):
 
     async def test_health(self) -> None:
         dead = {"address": "wireleap://127.0.0.1:1", "role": "backing"}
-        relay = self.make({"http://127.0.0.1:1": dead})
+        contract = f"http://127.0.0.1:{free_port()}"
+        relay = self.make({contract: dead})
         self.start(relay)
         got = await ask(self.rest, "/api/health")
         self.assertEqual((got.code, got.json["healthy"]), (503, False))
         self.check("/api/health", got.code, got.json)
-        self.assertEqual(got.json["reasons"][-1], "http://127.0.0.1:1: enrolling")
+        self.assertEqual(got.json["reasons"][-1], f"{contract}: enrolling")
         await relay.stopService()
         await self.running()
         await self.eventually(self.is_healthy)

@@ -32,6 +32,8 @@ from wireleap_relay.configvalues import RestAddress
 from wireleap_relay.home import write_durably
 
 _SECRET = 0o600
+#: Loggers of conch's classes would go by our own names.
+_CONCH = "twisted.conch.ssh"
 
 
 @implementer(IAuthorizedKeysDB)
@@ -91,6 +93,8 @@ class _Session(TerminalSession):
 
 class _Transport(SSHServerTransport):
     def connectionMade(self) -> None:
+        """Begin, and be known."""
+        self._log = Logger(_CONCH)
         super().connectionMade()
         cast("_Factory", self.factory).connections.add(self)
 
@@ -105,6 +109,7 @@ class _Factory(ConchFactory):
 
     def __init__(self, portal: Portal, host_key: Path) -> None:
         super().__init__(portal)
+        self._log = Logger(_CONCH)
         self._host_key = host_key
         self.connections: set[_Transport] = set()
 

@@ -182,9 +182,9 @@ def _contract(status: ContractStatus) -> Tag:
 
 
 def _standing(status: ContractStatus) -> Tag:
-    kind = "good" if status.enrolled else "warn" if status.limited else "bad"
-    if status.degraded:
-        kind = "warn"
+    kind = "bad" if status.state in ("backing off", "withdrawn") else "warn"
+    if status.enrolled and not status.degraded:
+        kind = "good"
     parts: list[Tag] = [tags.span(status.state, class_=f"badge {kind}")]
     if status.trouble:
         parts.append(tags.p(status.trouble, class_="dim"))

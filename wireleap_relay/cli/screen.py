@@ -15,7 +15,7 @@ _BARS = "▁▂▃▄▅▆▇█"
 _SHOWN_RATES = 48
 _SHOWN_EVENTS = 10
 _FRESH = 25_000
-_COLOURS = {"enrolled": "green", "soft-limited": "yellow", "hard-limited": "yellow", "running": "green"}
+_COLOURS = {"enrolled": "green", "backing off": "red", "withdrawn": "red", "running": "green", "gone": "red"}
 _LEVELS = {"warn": "yellow", "error": "red", "critical": "bold red"}
 
 
@@ -107,7 +107,7 @@ def _contracts(contracts: Iterable[dict[str, Any]], now: int) -> RenderableType:
             table,
             contract["url"],
             contract["role"],
-            Text(contract["state"], _COLOURS.get(contract["state"], "red")),
+            Text(contract["state"], _COLOURS.get(contract["state"], "yellow")),
             size(usage["carried"]) if usage is not None else "-",
             size(limit) if limit is not None else "-",
             percent(usage["carried"], limit) if usage is not None and limit is not None else "-",
@@ -140,7 +140,7 @@ def _processes(workers: dict[str, Any]) -> RenderableType:
         _row(
             table,
             name,
-            Text(each["state"], _COLOURS.get(each["state"], "red")),
+            Text(each["state"], _COLOURS.get(each["state"], "yellow")),
             str(each["connections"]),
             str(each["tunnels"]),
             span(process["cpu_seconds"]),
