@@ -11,6 +11,7 @@ import resource
 import selectors
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -69,9 +70,9 @@ class Load:
         """Write a request."""
         return [] if self._purse is None else self._purse.request(target or self.spec.target)
 
-    def connect(self) -> Connection:
+    def connect(self, when_ready: Callable[[Connection], object] = bool) -> Connection:
         """Open a connection."""
-        return Connection(self.selector, ("127.0.0.1", self.spec.port), self.raw, self.rcvbuf)
+        return Connection(self.selector, ("127.0.0.1", self.spec.port), self.raw, when_ready, self.rcvbuf)
 
     def turn(self, wait: float = 0.05) -> None:
         """Work on what the sockets are ready for."""
@@ -191,8 +192,7 @@ class Fresh(Short):
 
     def _begin(self) -> None:
         begun = time.perf_counter()
-        connection = self.connect()
-        connection.when_ready = lambda ready: _Short(self, ready, begun)
+        self.connect(lambda ready: _Short(self, ready, begun))
 
     def answered(self, connection: Connection) -> None:
         connection.close()

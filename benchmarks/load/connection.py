@@ -7,6 +7,7 @@ import selectors
 import socket
 import ssl
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from wireleap_relay.wire.structure import read
 from wireleap_relay.wire.versions import CLIENT_RELAY
 
 #: What the network's clients announce: 4 MiB a stream, 1 GiB a connection.
-LIMITS = SessionLimits(frame=16_384, stream_window=4 * 2**20, connection_window=2**30)
+_WINDOW = 4 * 2**20
+LIMITS = SessionLimits(frame=16_384, stream_window=_WINDOW, largest_stream_window=_WINDOW, connection_window=2**30)
 _READ = 256 * 1024
 
 _TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -147,7 +149,14 @@ class Connection:
     :ivar ready: TLS is up.
     """
 
-    def __init__(self, selector: selectors.BaseSelector, address: tuple[str, int], raw: bool, rcvbuf: int = 0) -> None:
+    def __init__(
+        self,
+        selector: selectors.BaseSelector,
+        address: tuple[str, int],
+        raw: bool,
+        when_ready: Callable[[Connection], object],
+        rcvbuf: int = 0,
+    ) -> None:
         plain = socket.socket()
         if rcvbuf:
             plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, rcvbuf)
@@ -159,7 +168,7 @@ class Connection:
         self.session: Any = RawSession(self._flush) if raw else Session(wake=self._flush, limits=LIMITS)
         self.session.writable = False
         self.ready = False
-        self.when_ready: Any = None
+        self._when_ready = when_ready
         self._unsent = b""
         self._interest = selectors.EVENT_READ
         selector.register(self._socket, self._interest, self)
@@ -193,8 +202,7 @@ class Connection:
         self.ready = True
         self.session.writable = True
         self._flush()
-        if self.when_ready is not None:
-            self.when_ready(self)
+        self._when_ready(self)
         return True
 
     def _read(self) -> None:

@@ -200,7 +200,7 @@ class BackPressureTests(SynchronousTestCase):
         self.assertEqual(client.stream.queued, 0)
 
     def test_a_stalled_stream_never_slows_its_neighbours(self) -> None:
-        pair = Pair(credit=False)
+        pair = Pair(SessionLimits(connection_window=256 * 1024), credit=False)
         stalled = [pair.open()[0] for _ in range(20)]
         for each in stalled:
             for _ in range(8):

@@ -139,11 +139,11 @@ class TcpTunnelTests(WorldTestCase):
         target = Target(echo=False)
         reader = await self.tunnel(self.circuit(self.world()), self.target(lambda: target))
         await target.connected_
-        reader.tunnel.write(bytes(200_000))
+        reader.tunnel.write(bytes(STREAM_WINDOW))
         reader.tunnel.end()
         reader.tunnel.abort()
         await target.lost
-        self.assertEqual(target.received, 200_000)
+        self.assertEqual(target.received, STREAM_WINDOW)
 
     async def test_a_lost_client_takes_its_tunnels_along(self) -> None:
         world = self.world()
@@ -310,7 +310,7 @@ class BackPressureTests(WorldTestCase):
         splice = next(splice for splices in world.registry._open.values() for splice in splices)
         waiting = splice.transport.dataBuffer  # type: ignore[attr-defined]
         held = len(waiting) - splice.transport.offset + splice.transport._tempDataLen  # type: ignore[attr-defined]
-        self.assertLessEqual(held, STREAM_WINDOW + READ_SIZE + 64 * 1024)
+        self.assertLessEqual(held, splice.stream.receiving.size + READ_SIZE + 64 * 1024)
         self.assertLess(offered, 30_000_000)
         neighbour = await self.tunnel(circuit, self.target(Target))
         for _ in range(20):

@@ -111,7 +111,13 @@ class ClientConnection(Protocol):
 
     def _converse(self) -> Conversation:
         if self._tls.speaks_h2:
-            return Session(wake=self._write, opened=self._doorway.request, limits=self._limits)
+            return Session(
+                wake=self._write,
+                opened=self._doorway.request,
+                limits=self._limits,
+                pool=self._hall.pool,
+                clock=self._doorway.reactor.seconds,
+            )
         return self._doorway.decoy.conversation(self.transport, self._write, self._limits.rates)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:

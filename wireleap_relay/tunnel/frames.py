@@ -100,6 +100,11 @@ def rst_stream(stream_id: int, code: ErrorCodes | int) -> bytes:
     return header(4, RST_STREAM, 0, stream_id) + _U32.pack(code)
 
 
+def ping(mark: bytes) -> bytes:
+    """Write a PING frame with eight bytes that its answer will have, too."""
+    return header(8, PING, 0, 0) + mark
+
+
 def ping_answer(frame: bytes) -> bytes:
     """Write the answer to a PING frame."""
     return header(8, PING, ACK, 0) + frame[HEADER_SIZE:]

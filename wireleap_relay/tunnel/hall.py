@@ -18,6 +18,7 @@ from wireleap_relay.clientlimits import GENEROUS, ClientLimits
 from wireleap_relay.tunnel import abuse
 from wireleap_relay.tunnel.neighbours import Neighbours
 from wireleap_relay.tunnel.registry import Registry
+from wireleap_relay.tunnel.windows import WindowPool
 
 if TYPE_CHECKING:
     from wireleap_relay.tunnel.connection import ClientConnection
@@ -38,6 +39,7 @@ class Hall:
     """Keeps the connections of one process within bounds.
 
     :ivar connections: those that are open.
+    :ivar pool: where the windows of all tunnels grow from.
     :ivar refuses: no new tunnel is to be opened, for the process is short of something.
     """
 
@@ -57,6 +59,7 @@ class Hall:
         :param descriptors: how many it may have open.
         """
         self.connections: set[ClientConnection] = set()
+        self.pool = WindowPool()
         self.refuses = False
         self._registry = registry
         self._resident = resident or _resident

@@ -7,6 +7,7 @@ cost four times what it does now. Tests hold this against h2.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 from h2.errors import ErrorCodes
@@ -21,7 +22,7 @@ from wireleap_relay.tunnel.sender import DEFAULT_WINDOW, LARGEST_FRAME
 from wireleap_relay.tunnel.settings import BadSettings, SessionLimits, read_settings
 from wireleap_relay.tunnel.stream import Headers, Stream, header_value
 from wireleap_relay.tunnel.streams import Streams
-from wireleap_relay.tunnel.windows import ReceiveWindow
+from wireleap_relay.tunnel.windows import ReceiveWindow, WindowPool
 
 
 class Session(Streams):
@@ -36,6 +37,8 @@ class Session(Streams):
         wake: Callable[[], None],
         opened: Callable[[Stream, Headers], None] | None = None,
         limits: SessionLimits | None = None,
+        pool: WindowPool | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Begin a connection.
 
@@ -43,10 +46,13 @@ class Session(Streams):
         :param opened: called with each stream that the client opens and its
             request's headers; it must set the stream's handler. Without it
             this is the client's side.
+        :param pool: where windows grow from; its own, if there is none to share.
+        :param clock: gives seconds, from any beginning.
         """
         limits = limits or SessionLimits()
         client = opened is None
-        super().__init__(wake, limits, (frames.PREFACE if client else b"") + limits.announced(client))
+        preface = (frames.PREFACE if client else b"") + limits.announced(client)
+        super().__init__(wake, limits, pool or WindowPool(), clock, preface)
         self.peer_leaving = False
         self._opened = opened
         #: Bytes that the peer has let us send on the connection so far.
@@ -282,8 +288,13 @@ class Session(Streams):
             return self.fail(ErrorCodes.FRAME_SIZE_ERROR)
         if stream_id:
             return self.fail(ErrorCodes.PROTOCOL_ERROR)
-        if self.spend(abuse.PINGS) and not frame[4] & frames.ACK:
+        if not self.spend(abuse.PINGS):
+            return None
+        if not frame[4] & frames.ACK:
             self._sender.say(frames.ping_answer(frame))
+        elif self._growth is not None:
+            for stream, increment in self._growth.answered(frame[frames.HEADER_SIZE :]):
+                self._sender.say(frames.window_update(stream.id, increment))
         return None
 
     def _goaway_received(self, stream_id: int, frame: bytes) -> None:

@@ -9,7 +9,7 @@ from h2.settings import SettingCodes
 from wireleap_relay.tunnel import frames
 from wireleap_relay.tunnel.abuse import GENEROUS, Rates
 from wireleap_relay.tunnel.sender import DEFAULT_WINDOW
-from wireleap_relay.tunnel.windows import CONNECTION_WINDOW, STREAM_WINDOW
+from wireleap_relay.tunnel.windows import CONNECTION_WINDOW, LARGEST_STREAM_WINDOW, STREAM_WINDOW
 
 #: RFC 9113, section 6.5.2: what a setting may be, and the error for anything else.
 _ALLOWED = {
@@ -27,7 +27,8 @@ class SessionLimits:
     :ivar streams: open at once.
     :ivar header_list: bytes of one request's headers, as RFC 9113, section 6.5.2, counts them.
     :ivar frame: bytes of payload in one frame.
-    :ivar stream_window: bytes under way on one stream.
+    :ivar stream_window: bytes under way on one stream that has begun.
+    :ivar largest_stream_window: bytes that this may grow to.
     :ivar connection_window: bytes under way on all streams.
     :ivar rates: of what costs a peer nothing.
     """
@@ -36,6 +37,7 @@ class SessionLimits:
     header_list: int = 16 * 1024
     frame: int = 64 * 1024
     stream_window: int = STREAM_WINDOW
+    largest_stream_window: int = LARGEST_STREAM_WINDOW
     connection_window: int = CONNECTION_WINDOW
     rates: Rates = GENEROUS
 

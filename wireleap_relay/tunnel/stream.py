@@ -166,7 +166,7 @@ class Stream:
         if not self.closed and not self.peer_ended:
             increment = self.receiving.credit(amount)
             if increment:
-                self._session.announce_window(self.id, increment)
+                self._session.give_credit(self, increment)
 
     # For the session and its queue:
 

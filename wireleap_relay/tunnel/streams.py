@@ -8,10 +8,11 @@ from h2.errors import ErrorCodes
 
 from wireleap_relay.tunnel import abuse, frames
 from wireleap_relay.tunnel.fields import write_fields
+from wireleap_relay.tunnel.growth import Growth
 from wireleap_relay.tunnel.sender import Sender
 from wireleap_relay.tunnel.settings import SessionLimits
 from wireleap_relay.tunnel.stream import Headers, Stream
-from wireleap_relay.tunnel.windows import ReceiveWindow
+from wireleap_relay.tunnel.windows import ReceiveWindow, WindowPool
 
 #: Streams that we reset whose ids are remembered, for what their peer sent before it knew.
 _REMEMBERED = 1000
@@ -40,7 +41,14 @@ class Streams:
     :ivar leaving: we have said that we serve no more streams (GOAWAY).
     """
 
-    def __init__(self, wake: Callable[[], None], limits: SessionLimits, preface: bytes) -> None:
+    def __init__(
+        self,
+        wake: Callable[[], None],
+        limits: SessionLimits,
+        pool: WindowPool,
+        clock: Callable[[], float],
+        preface: bytes,
+    ) -> None:
         """Begin with the first bytes of a connection."""
         self.limits = limits
         self.streams: dict[int, Stream] = {}
@@ -54,6 +62,9 @@ class Streams:
         self._last_stream_id = 0
         self._we_reset: dict[int, None] = {}
         self._before_fields = b""
+        self._pool = pool
+        self._clock = clock
+        self._growth: Growth | None = None
         self._sender = sender = Sender(wake)
         sender.corked = True
         sender.say(preface)
@@ -143,9 +154,13 @@ class Streams:
         self._remove(stream)
         self._send_reset(stream.id, code)
 
-    def announce_window(self, stream_id: int, increment: int) -> None:
-        """Let the peer send more on a stream."""
-        self._sender.say(frames.window_update(stream_id, increment))
+    def give_credit(self, stream: Stream, increment: int) -> None:
+        """Let the peer send more on a stream, as much as was taken or more."""
+        if self._growth is None:
+            limits = self.limits
+            self._growth = Growth(self._clock, self._pool, limits.stream_window, limits.largest_stream_window)
+        more, question = self._growth.credited(stream)
+        self._sender.say(frames.window_update(stream.id, increment + more) + question)
 
     def _is_idle(self, stream_id: int) -> bool:
         """Tell whether no stream ever had this id."""
@@ -159,7 +174,8 @@ class Streams:
 
     def _add_stream(self, stream_id: int) -> Stream:
         size = self.limits.stream_window
-        stream = Stream(self, self._sender, stream_id, self._sender.new_stream_window, ReceiveWindow(size, size))
+        window = ReceiveWindow(size, size, self._pool)
+        stream = Stream(self, self._sender, stream_id, self._sender.new_stream_window, window)
         self.streams[stream_id] = stream
         return stream
 
@@ -175,4 +191,5 @@ class Streams:
 
     def _remove(self, stream: Stream) -> None:
         stream.forget()
+        self._pool.forget(stream.receiving)
         self.streams.pop(stream.id, None)
