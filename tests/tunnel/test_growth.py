@@ -224,6 +224,7 @@ class PoolTests(SynchronousTestCase):
             for each in windows:
                 self.assertGreaterEqual(each.size, first)
                 self.assertLessEqual(each.left, each.size + each.excess)
+                self.assertEqual(each.held, 0)
 
     def test_a_narrowed_window_gives_nothing_back_before_it_is_used(self) -> None:
         pool = WindowPool(2 * 2**20)
