@@ -18,7 +18,7 @@ from wireleap_relay.wire.directoryinfo import DirectoryInfo
 from wireleap_relay.wire.endpoint import Endpoint
 from wireleap_relay.wire.keys import PublicKey
 from wireleap_relay.wire.payload import Connect
-from wireleap_relay.wire.payout import PayoutBalance, Withdrawal
+from wireleap_relay.wire.payout import PayoutBalance, Withdrawal, WithdrawalRequest
 from wireleap_relay.wire.relayentry import RelayEntry, Role
 from wireleap_relay.wire.sharetoken import Sharetoken
 from wireleap_relay.wire.status import Status
@@ -292,8 +292,8 @@ class ContractApi(Protocol):
     async def last_withdrawal(self) -> Withdrawal | None:
         """Ask how the last withdrawal stands."""
 
-    async def withdraw(self, amount: int, destination: str) -> Withdrawal:
-        """Ask for money, by the contract's own type of payout."""
+    async def withdraw(self, request: WithdrawalRequest, idempotency_key: str) -> Withdrawal:
+        """Ask for money; the key is the same whenever this request is made again."""
 
 
 class DirectoryApi(Protocol):

@@ -122,6 +122,15 @@ class Home:
         return self.path / "sharetokens"
 
     @property
+    def token_database(self) -> Path:
+        """Where they are kept."""
+        return self.sharetokens / "sharetokens.db"
+
+    def withdrawal(self, contract: str) -> Path:
+        """What a contract was asked to pay and has not answered to."""
+        return self.path / f".withdrawal-{contract}.json"
+
+    @property
     def program(self) -> Path:
         """The release file that runs, where it is one."""
         return self.path / "wireleap-relay"

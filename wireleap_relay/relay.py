@@ -42,7 +42,6 @@ from wireleap_relay.workers.plane import DataPlane, Plane
 from wireleap_relay.workers.service import PublicIdentity, WorkersService
 
 _BOOKS = ("tokens", "usage")
-_DATABASE = "sharetokens.db"
 
 
 @attrs.frozen
@@ -199,7 +198,7 @@ def make_relay(reactor: Any, home: Home, config: Config, identity: Identity) -> 
     relay = identity.key.public_key
     upstream = UpstreamService(reactor, identity.key)
     meters, book = Meters(), Book()
-    store = TokenStoreService(reactor, home.sharetokens / _DATABASE, time.time, relay)
+    store = TokenStoreService(reactor, home.token_database, time.time, relay)
     book.read_on(lambda: store.remember({standing.contract.id: standing.contract.url for standing in book.standings()}))
     plane = _make_plane(reactor, home, config, identity, book, store, meters)
     office = Office(

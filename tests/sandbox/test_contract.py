@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from fractions import Fraction
 from typing import Any
 
@@ -20,6 +21,7 @@ from wireleap_relay.wire.encoding import write_json
 from wireleap_relay.wire.endpoint import join
 from wireleap_relay.wire.funding import Activation, ProofOfFunding
 from wireleap_relay.wire.keys import SigningKey
+from wireleap_relay.wire.payout import WithdrawalRequest
 from wireleap_relay.wire.sharetoken import ContractStatement, Sharetoken
 from wireleap_relay.wire.structure import converter, read, structure
 
@@ -187,21 +189,24 @@ class ContractSuite:
         await self.contract.submit(token, KEY)
         self.world.advance(30)
 
+    def withdraw(self: Any, amount: int, destination: str) -> Any:
+        return self.contract.withdraw(WithdrawalRequest(amount, "dummy", destination), secrets.token_hex(16))
+
     async def test_money_is_withdrawn(self: Any) -> None:
         await self.earn()
         self.assertIsNone(await self.contract.last_withdrawal())
-        begun = await self.contract.withdraw(50, "account 7")
+        begun = await self.withdraw(50, "account 7")
         self.assertEqual((begun.id, begun.state, begun.amount), ("1", "pending", 50))
         self.assertEqual((begun.type, begun.destination), ("dummy", "account 7"))
         self.assertEqual((await self.contract.balance()).pending, -50)
-        error = await self.failure_of(self.contract.withdraw(1, "account 7"), ApiError)
+        error = await self.failure_of(self.withdraw(1, "account 7"), ApiError)
         self.assertEqual((error.code, error.status.cause), (409, "a withdrawal is already pending"))
         self.world.advance(2)
         done = await self.contract.last_withdrawal()
         self.assertEqual((done.id, done.state), ("1", "complete"))
         balance = await self.contract.balance()
         self.assertEqual((balance.available, balance.pending), (45, 0))
-        self.assertEqual((await self.contract.withdraw(45, "account 7")).id, "2")
+        self.assertEqual((await self.withdraw(45, "account 7")).id, "2")
 
     async def test_bad_withdrawals_are_refused(self: Any) -> None:
         await self.earn()
@@ -212,7 +217,7 @@ class ContractSuite:
             (96, "x", (403, "insufficient balance to complete request")),
             (5, "", (400, "withdrawal request type or destination is missing")),
         ):
-            error = await self.failure_of(self.contract.withdraw(amount, destination), ApiError)
+            error = await self.failure_of(self.withdraw(amount, destination), ApiError)
             self.assertEqual((error.code, error.status.cause), wanted)
         self.assertEqual((await self.contract.balance()).available, 95)
 

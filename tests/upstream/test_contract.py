@@ -16,6 +16,7 @@ from wireleap_relay.upstream.contract import HttpContract
 from wireleap_relay.wire.encoding import read_json, write_json
 from wireleap_relay.wire.endpoint import Endpoint
 from wireleap_relay.wire.keys import SigningKey
+from wireleap_relay.wire.payout import WithdrawalRequest
 from wireleap_relay.wire.sharetoken import ContractStatement, Sharetoken
 
 PK = str(SigningKey.generate().public_key)
@@ -74,18 +75,15 @@ class Contracts(SynchronousTestCase):
         token = Sharetoken.sign(client, ContractStatement.sign(client, 10, 20), client.public_key, 5)
         self.refusal(self.contract(b"OK").submit(token, "0" * 32))
 
-    def test_withdrawing_uses_the_contracts_type(self) -> None:
+    def test_a_withdrawal_carries_the_key(self) -> None:
         answer = {"id": "7", "state": "pending", "state_changed": 9, "amount": 5, "type": "stripe", "destination": "x"}
-        contract = self.contract({**INFO, "payout": {"type": "stripe"}}, {**answer, "receipt": {"url": "y"}})
-        withdrawal = self.result(contract.withdraw(5, "x"))
+        contract = self.contract({**answer, "receipt": {"url": "y"}})
+        withdrawal = self.result(contract.withdraw(WithdrawalRequest(5, "stripe", "x"), "0" * 32))
         self.assertEqual((withdrawal.id, withdrawal.receipt), ("7", {"url": "y"}))
-        asked = self.server.seen[1]
+        [asked] = self.server.seen
         self.assertEqual((asked.method, asked.path), ("POST", "/some/path/payout/withdrawals"))
         self.assertEqual(read_json(asked.body), {"amount": 5, "type": "stripe", "destination": "x"})
-
-    def test_withdrawing_needs_a_type(self) -> None:
-        self.assertIn("names no type", self.refusal(self.contract(INFO).withdraw(5, "x")))
-        self.assertEqual(len(self.server.seen), 1)
+        self.assertEqual(asked.headers["Idempotency-Key"], "0" * 32)
 
     def test_payouts_that_cannot_be_read(self) -> None:
         for body in (b"x", b"[]", b'{"id":"1","state":"lost"}'):

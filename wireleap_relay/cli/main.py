@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import NoReturn
 
 from wireleap_relay import __version__
+from wireleap_relay.cli.account import BALANCE, WITHDRAW
 from wireleap_relay.cli.command import FAILED, MISUSED, OK, Command, CommandError, complain, warn
 from wireleap_relay.cli.daemon import RELOAD, RESTART, START, STOP
 from wireleap_relay.cli.policy import POLICY
 from wireleap_relay.cli.setup import CHECK_CONFIG, INIT, VERSION
 from wireleap_relay.cli.status import STATUS
+from wireleap_relay.cli.tokens import TOKENS
 from wireleap_relay.cli.top import TOP
 from wireleap_relay.cli.trial import SANDBOX
 from wireleap_relay.config import ConfigError
@@ -60,7 +62,23 @@ def _help_arguments(parser: ArgumentParser) -> None:
 
 
 HELP = Command("help", "explain the commands, or one of them", "Explains a command.", _help, _help_arguments)
-COMMANDS = (HELP, INIT, CHECK_CONFIG, POLICY, START, STOP, RESTART, RELOAD, STATUS, TOP, SANDBOX, VERSION)
+COMMANDS = (
+    HELP,
+    INIT,
+    CHECK_CONFIG,
+    POLICY,
+    START,
+    STOP,
+    RESTART,
+    RELOAD,
+    STATUS,
+    TOP,
+    BALANCE,
+    WITHDRAW,
+    TOKENS,
+    SANDBOX,
+    VERSION,
+)
 
 
 def _unknown(name: str) -> str:

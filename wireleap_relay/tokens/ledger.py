@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Literal
+from typing import Literal, get_args
 
 import attrs
 
@@ -13,6 +13,8 @@ from wireleap_relay.wire.units import format_duration
 
 #: ``held`` until its window opens, ``submitting`` from the first attempt on, then one of the last three.
 State = Literal["held", "submitting", "submitted", "refused", "expired"]
+
+STATES: tuple[State, ...] = get_args(State)
 
 
 @attrs.frozen

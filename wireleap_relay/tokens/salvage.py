@@ -12,12 +12,12 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import attrs
 
 from wireleap_relay.tokens.books import Tally, read_tally
-from wireleap_relay.tokens.ledger import State
+from wireleap_relay.tokens.ledger import STATES, State
 from wireleap_relay.tokens.store import TokenDatabase
 from wireleap_relay.tokens.takeover import DAMAGED, NotOurs, check
 from wireleap_relay.wire.errors import WireError
@@ -30,7 +30,6 @@ _TOGETHER = 500
 _ROWS = 200
 #: A token as :meth:`Sharetoken.to_json` writes it, wherever in a file it stands. Its signatures tell whether it is whole.
 _TOKEN = re.compile(rb'\{"version":\d{1,9},"public_key":"[\w-]{43}",[^{}]{100,1000}"contract":\{[^{}]{100,600}\}\}')
-_STATES: tuple[State, ...] = get_args(State)
 _CHUNK, _OVERLAP = 2**20, 4096
 
 
@@ -177,7 +176,7 @@ def _read(state: Any, received_at: Any, key: Any, reason: Any, archive: Any, jso
     try:
         return _Row(
             Sharetoken.from_json(json),
-            state if state in _STATES else "held",
+            state if state in STATES else "held",
             float(received_at),
             key if re.fullmatch("[0-9a-f]{32}", key) else secrets.token_hex(16),
             str(reason),
@@ -203,7 +202,7 @@ def _remains(old: Path) -> Iterator[Sharetoken]:
 
 def _missing(before: Tally, after: Tally) -> int:
     return sum(
-        max(counted.get("received", 0) - sum(after.get(key, {}).get(state, 0) for state in _STATES), 0)
+        max(counted.get("received", 0) - sum(after.get(key, {}).get(state, 0) for state in STATES), 0)
         for key, counted in before.items()
     )
 

@@ -76,6 +76,13 @@ class NewerDatabase(sqlite3.DatabaseError):
     """The database was made by a newer version of this software; nothing of it was touched."""
 
 
+class OtherSchema(sqlite3.DatabaseError):
+    """The database was made by another version of this software."""
+
+    def __init__(self, version: int) -> None:
+        super().__init__(f"the sharetokens are kept by another version of this software (schema {version})")
+
+
 def bring_up_to_date(db: sqlite3.Connection) -> None:
     """Give a new database its form, or an old one the present form; either all of it or nothing is done.
 

@@ -8,6 +8,7 @@ its file is kept under ``taken-over/``; what is no token of this relay goes to
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache, partial
@@ -16,7 +17,6 @@ from pathlib import Path
 import attrs
 from twisted.logger import Logger
 
-from wireleap_relay.home import write_durably
 from wireleap_relay.tokens.ledger import State
 from wireleap_relay.tokens.store import TokenDatabase
 from wireleap_relay.wire.errors import WireError
@@ -153,8 +153,12 @@ def export(tokens: Iterable[tuple[Sharetoken, State]], folder: Path) -> dict[Sta
         place: State = "expired" if state == "expired" else "held"
         parent = (folder / EXPIRED if place == "expired" else folder) / str(token.contract.public_key)
         parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_durably(parent / f"{token.signature}.json", token.to_json().encode(), 0o600)
+        file = parent / f"{token.signature}.json"
+        unfinished = file.with_suffix(".unfinished")
+        unfinished.write_text(token.to_json())
+        unfinished.replace(file)
         written[place] += 1
+    os.sync()  # once for all of them; whoever is interrupted exports again
     return written
 
 

@@ -67,17 +67,15 @@ class HttpContract:
         except WireError as e:
             raise BadAnswer(f"the answer can't be read: {e}") from None
 
-    async def withdraw(self, amount: int, destination: str) -> Withdrawal:
-        """Ask for money, by the type of payout that the contract names.
+    async def withdraw(self, request: WithdrawalRequest, idempotency_key: str) -> Withdrawal:
+        """Ask for money.
 
-        :param amount: whole units of the contract's currency.
-        :raises UpstreamFailed: where it doesn't pay, or doesn't say.
+        :param idempotency_key: 32 hex digits, the same whenever this request is made again.
+        :raises UpstreamFailed: where the contract doesn't pay, or doesn't say.
         """
-        kind = (await self.info()).payout.type
-        if not kind:
-            raise BadAnswer("the contract names no type of payout")
-        data = converter.unstructure(WithdrawalRequest(amount, kind, destination))
-        return read_answer(await self._client.call(Request("POST", self._at("/payout/withdrawals"), data)), Withdrawal)
+        data = converter.unstructure(request)
+        posted = Request("POST", self._at("/payout/withdrawals"), data, idempotency_key=idempotency_key)
+        return read_answer(await self._client.call(posted), Withdrawal)
 
     async def _get_json(self, path: str) -> object:
         reply = await self._client.call(Request("GET", self._at(path)))

@@ -14,30 +14,37 @@ from twisted.web.iweb import IPolicyForHTTPS
 from wireleap_relay.upstream.client import SignedClient
 from wireleap_relay.upstream.contract import HttpContract
 from wireleap_relay.upstream.directory import HttpDirectory
+from wireleap_relay.upstream.retry import RetryPolicy
 from wireleap_relay.wire.contractinfo import DirectoryPointer
 from wireleap_relay.wire.endpoint import Endpoint
 from wireleap_relay.wire.keys import SigningKey
 
 #: Seconds: shorter than what servers grant, so that a request seldom meets a connection that is just being closed.
 _KEPT_IDLE = 30
+#: As many as there are requests to one contract at once, when sharetokens are handed in.
+_KEPT_PER_HOST = 8
 _CONNECT_TIMEOUT = 10.0
 
 
 class UpstreamService(Service):
     """Gives out contracts and directories; see :class:`wireleap_relay.boundaries.Upstream`."""
 
-    def __init__(self, reactor: Any, key: SigningKey, tls: IPolicyForHTTPS | None = None) -> None:
+    def __init__(
+        self, reactor: Any, key: SigningKey, tls: IPolicyForHTTPS | None = None, policy: RetryPolicy | None = None
+    ) -> None:
         """Speak in the name of a relay.
 
         :param tls: whom to trust; by default whom the system trusts.
+        :param policy: which requests to make again; by default those that PROTOCOL names.
         """
         self.setName("upstream")
         self._reactor = reactor
         self._pool = HTTPConnectionPool(reactor)
         self._pool._factory.noisy = False
         self._pool.cachedConnectionTimeout = _KEPT_IDLE
+        self._pool.maxPersistentPerHost = _KEPT_PER_HOST
         agent = Agent(reactor, tls or BrowserLikePolicyForHTTPS(), connectTimeout=_CONNECT_TIMEOUT, pool=self._pool)
-        self._client = SignedClient(agent, reactor, key)
+        self._client = SignedClient(agent, reactor, key, policy=policy)
 
     def contract(self, endpoint: Endpoint) -> HttpContract:
         """Give the contract at a URL."""
