@@ -45,7 +45,15 @@ class Page(SynchronousTestCase):
 
     def test_the_figures_are_there(self) -> None:
         text = self.text(make_view())
-        for figure in ("8.00 GB of 40.0 GB (20.0 %)", "15.2 GB", "12 USD", "166 KB/s", "worker 1", "refused: policy"):
+        for figure in (
+            "8.00 GB of 40.0 GB (20.0 %)",
+            "15.2 GB",
+            "12 USD",
+            "166 KB/s",
+            "worker 1",
+            "refused: policy",
+            "connections ended: slow handshake",
+        ):
             self.assertIn(figure, text)
 
     def test_nothing_comes_from_elsewhere(self) -> None:

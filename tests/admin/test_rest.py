@@ -52,7 +52,7 @@ class Answers(RestTestCase):
         reader = await self.tunnel(circuit, self.target(Target))
         reader.tunnel.write(b"hello")
         await reader.at_least(5)
-        await self.failing_tunnel(circuit, "127.0.0.1:1")
+        await self.failing_tunnel(circuit, f"127.0.0.1:{free_port()}")
         folder = self.home.path / "usage"
         await self.until(lambda: folder.is_dir() and len(list(folder.iterdir())) > 0, 10)
         await self.check_all()

@@ -57,6 +57,7 @@ def make_view(
         (9, 0, 0, 0, 8, 0, 0, 0, 0, 0, 5),
         9.2,
         {"done": 100, "failed": 4},
+        {"slow_handshake": 3},
     )
     window = Window(NOW // 1000 + 3600, NOW // 1000 + 2 * 3600)
     counts = TokenCounts(held, 5, 900, refused, 2)

@@ -58,7 +58,7 @@ class Screen(SynchronousTestCase):
         for words in (
             "healthy  up for 12h",
             "from clients   65.1 KB/s",
-            "17 tunnels open on 9 connections, 1234 opened, 4 refused",
+            "17 tunnels open on 9 connections, 1234 opened, 4 refused; 3 connections ended",
             "8.00 GB in this window; 15.2 GB at its end in 1d",
             "https://contract.example  backing  enrolled",
             "12 USD",

@@ -7,6 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests import test_relay
 from tests.tunnel.world import Target
+from wireleap_relay.sandbox.relays import free_port
 from wireleap_relay.tunnel import abuse
 from wireleap_relay.tunnel.registry import DIAL_TIMES, Registry, TunnelCounts
 from wireleap_relay.wire.keys import SigningKey
@@ -71,7 +72,7 @@ class RelayFigures(test_relay.RelayTestCase):
         self.start(relay)
         circuit = await self.circuit_through(relay)
         await self.tunnel(circuit, self.target(Target))
-        await self.failing_tunnel(circuit, "127.0.0.1:1")
+        await self.failing_tunnel(circuit, f"127.0.0.1:{free_port()}")
         await self.failing_tunnel(circuit, "169.254.169.254:80")
         plane = relay._parts.plane
 

@@ -129,6 +129,8 @@ def _tunnels(view: View) -> Iterator[Metric]:
     yield _counter("tunnels_refused", "Tunnels that were refused.", _by_name(counts.refused), ("reason",))
     yield _counter("dials", "Targets and next relays dialled.", _by_name(counts.dials), ("result",))
     yield _dial_times(counts.dial_times, counts.dial_seconds)
+    offences = _by_name(counts.offences)
+    yield _counter("connections_ended", "Connections that were ended or not let in.", offences, ("reason",))
     yield _counter("tls_handshakes", "TLS handshakes with clients.", _by_name(counts.handshakes), ("result",))
 
 

@@ -267,6 +267,7 @@ def _tunnels(view: View) -> Tag:
         *((f"refused: {reason}", count) for reason, count in sorted(tunnels.refused.items())),
         *((f"dialled: {result}", count) for result, count in sorted(tunnels.dials.items())),
         *((f"TLS handshakes {result}", count) for result, count in sorted(tunnels.handshakes.items())),
+        *((f"connections ended: {kind.replace('_', ' ')}", count) for kind, count in sorted(tunnels.offences.items())),
     ]
     return _table(("Since the start", "#Count"), ((name, str(count)) for name, count in counts), "None yet.")
 

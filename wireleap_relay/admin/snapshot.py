@@ -156,6 +156,7 @@ def api_workers(view: View) -> dict[str, Any]:
             "refused": plane.tunnels.refused,
             "dials": plane.tunnels.dials,
             "handshakes": plane.tunnels.handshakes,
+            "offences": plane.tunnels.offences,
         },
         "daemon": attrs.asdict(view.process),
         "workers": [attrs.asdict(worker) for worker in plane.workers],

@@ -60,7 +60,7 @@ def _traffic(usage: dict[str, Any], workers: dict[str, Any], now: int) -> list[R
     lines.append(
         Text(
             f"{tunnels['open']} tunnels open on {workers['connections']} connections, {tunnels['opened']} opened,"
-            f" {sum(tunnels['refused'].values())} refused"
+            f" {sum(tunnels['refused'].values())} refused; {sum(tunnels['offences'].values())} connections ended"
         )
     )
     window = usage["window"]
