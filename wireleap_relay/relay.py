@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import random
+import socket
 import sqlite3
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -185,7 +186,9 @@ class Relay(MultiService):
         )
 
 
-def make_relay(reactor: Any, home: Home, config: Config, identity: Identity) -> Relay:
+def make_relay(
+    reactor: Any, home: Home, config: Config, identity: Identity, activated: Sequence[socket.socket] = ()
+) -> Relay:
     """Make a relay: a tree of services, each found by its name.
 
     ``admin`` shows all of it to the operator, ``upstream`` talks to contracts
@@ -194,13 +197,15 @@ def make_relay(reactor: Any, home: Home, config: Config, identity: Identity) -> 
     ``network_usage.start``; ``manhole`` lets an operator in, where the config
     has a ``manhole.address``; ``contracts`` keeps the relay enrolled. They start
     in this order.
+
+    :param activated: sockets that listen already, to serve clients at instead of the config's address.
     """
     relay = identity.key.public_key
     upstream = UpstreamService(reactor, identity.key)
     meters, book = Meters(), Book()
     store = TokenStoreService(reactor, home.token_database, time.time, relay)
     book.read_on(lambda: store.remember({standing.contract.id: standing.contract.url for standing in book.standings()}))
-    plane = _make_plane(reactor, home, config, identity, book, store, meters)
+    plane = _make_plane(reactor, home, config, identity, book, store, meters, activated)
     office = Office(
         clock=reactor,
         relay=relay,
@@ -263,16 +268,19 @@ def _make_plane(
     book: Book,
     store: TokenStoreService,
     meters: Meters,
+    activated: Sequence[socket.socket],
 ) -> Plane | WorkersService:
     relay = identity.key.public_key
     cores = len(os.sched_getaffinity(0))
     count = config.workers if config.workers is not None else cores if cores > 1 else 0
     if not count:
         tls = ServerTLS(identity.certificate, identity.tls_key)
-        return Plane(reactor, config, relay, tls, book=book, store=store, usage=meters)
+        return Plane(reactor, config, relay, tls, book=book, store=store, usage=meters, inherited=activated)
     known_by = PublicIdentity(relay, identity.certificate, identity.tls_key)
     source = home.read_config()
-    return WorkersService(reactor, count, config, source, known_by, book=book, store=store, usage=meters)
+    return WorkersService(
+        reactor, count, config, source, known_by, book=book, store=store, usage=meters, inherited=activated
+    )
 
 
 def _make_rest(reactor: Any, relay: Relay) -> Service:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from pathlib import Path
 
@@ -15,11 +16,13 @@ from wireleap_relay.config import Config, ConfigError
 from wireleap_relay.control import make_control
 from wireleap_relay.daemon.lock import HomeLock
 from wireleap_relay.daemon.notify import Notifier
+from wireleap_relay.daemon.resources import FEW_FILES, activated_sockets, first_environment, raise_open_files
 from wireleap_relay.home import Home, HomeError, Identity, find_home
 from wireleap_relay.inspection import load
 from wireleap_relay.readiness import ReadinessService
 from wireleap_relay.relay import make_relay
 from wireleap_relay.signals import SignalService
+from wireleap_relay.wire.address import join_host_port
 
 
 class Options(usage.Options):
@@ -46,6 +49,7 @@ class Options(usage.Options):
     warnings: list[str]
     lock: HomeLock
     log: logs.RelayLog | None
+    activated: list[socket.socket]
 
     def postOptions(self) -> None:
         """Read the home: here, for twistd shows what is wrong in plain words only while it reads options.
@@ -56,7 +60,8 @@ class Options(usage.Options):
             self.home = find_home(self["home"], os.environ, Path(sys.argv[0]))
             self.config, self.identity, self.warnings = load(self.home)
             self.lock = HomeLock.take(self.home, os.environ)
-        except (HomeError, ConfigError) as e:
+            self.activated = activated_sockets(first_environment())
+        except (HomeError, ConfigError, OSError) as e:
             raise usage.UsageError(str(e)) from None
         self.log = None
         if self.parent is None:
@@ -79,6 +84,11 @@ class Options(usage.Options):
             raise usage.UsageError(f"{path} can't be written: {e.strerror}") from None
 
 
+def _name(listening: socket.socket) -> str:
+    name = listening.getsockname()
+    return str(name) if listening.family == socket.AF_UNIX else join_host_port(name[0], name[1])
+
+
 def makeService(options: Options) -> IService:
     """Make the relay's services."""
     from twisted.internet import reactor
@@ -87,7 +97,16 @@ def makeService(options: Options) -> IService:
     log.info("wireleap-relay {version} starts, out of {home}", version=__version__, home=options.home.path)
     for warning in options.warnings:
         log.warn("{warning}", warning=warning)
-    relay = make_relay(reactor, options.home, options.config, options.identity)
+    files = raise_open_files()
+    if files < FEW_FILES:
+        log.warn(
+            "No more than {files} files may be open, and a tunnel takes two: raise the limit, with LimitNOFILE= in"
+            " systemd's unit or `ulimit -n`",
+            files=files,
+        )
+    for each in options.activated:
+        log.info("Clients come in at {address}, by a socket that was handed over", address=_name(each))
+    relay = make_relay(reactor, options.home, options.config, options.identity, options.activated)
     environment = dict(os.environ)
     readiness = ReadinessService(
         reactor,

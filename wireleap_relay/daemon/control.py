@@ -22,7 +22,7 @@ _EVERY = 0.05
 _ENDING = 3.0
 _TAIL = 20  # lines
 #: Variables with which a supervisor speaks to this very process.
-_NOT_INHERITED = ("WATCHDOG_", "LISTEN_", SUCCEEDS_VARIABLE)
+_NOT_INHERITED = ("WATCHDOG_", "LISTEN_", "JOURNAL_STREAM", SUCCEEDS_VARIABLE)
 
 
 class DaemonError(Exception):

@@ -20,10 +20,7 @@ class Notifier:
 
     def __init__(self, address: str | None) -> None:
         """Tell the socket at an address; ``@`` stands for an abstract one, None for nobody."""
-        self._socket: socket.socket | None = None
-        if address:
-            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-            self._address = "\0" + address[1:] if address.startswith("@") else address
+        self._address = "\0" + address[1:] if address and address.startswith("@") else address
 
     @classmethod
     def from_environment(cls, environment: MutableMapping[str, str]) -> Self:
@@ -33,15 +30,16 @@ class Notifier:
     @property
     def is_heard(self) -> bool:
         """Whether anybody asked to be told."""
-        return self._socket is not None
+        return bool(self._address)
 
     def tell(self, **fields: object) -> None:
         """Send fields such as ``READY=1``; whoever is gone or too slow misses it."""
-        if self._socket is None:
+        if not self._address:
             return
         message = "".join(f"{name}={str(value).replace(chr(10), ' ')}\n" for name, value in fields.items())
-        with contextlib.suppress(OSError):
-            self._socket.sendto(message.encode()[:_LONGEST], self._address)
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
+            out.setblocking(False)
+            out.sendto(message.encode()[:_LONGEST], self._address)
 
 
 class NotifySocket:
