@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from twisted.application.service import MultiService, Service
-from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, gatherResults, maybeDeferred
 from twisted.internet.task import deferLater, react
 from twisted.logger import ILogObserver, LogLevel, eventAsText, globalLogBeginner
 from twisted.web.resource import Resource
@@ -79,6 +79,14 @@ class Sandbox(MultiService):
         self._terms = terms
         self.network = SandboxNetwork(reactor, time.time, terms=terms, port=network_port)
         self.network.setServiceParent(self)
+
+    def stopService(self) -> Deferred[None]:
+        """Stop the relays, and then the network: they tell its directory that they leave."""
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        await gatherResults([maybeDeferred(relay.disownServiceParent) for relay in self.relays], consumeErrors=True)
+        await maybeDeferred(super().stopService)
 
     def start_relays(self) -> None:
         """Make and start a relay of each role."""
