@@ -64,7 +64,7 @@ class SocksTests(WorldTestCase):
         user.sendall(b"\x05\x02\x00\x02")
         assert user.recv(2) == b"\x05\x00"
         user.sendall(bytes([5, command, 0]) + write_address(host, port))
-        return user, user.recv(300)
+        return user, user.recv(10)
 
     async def test_upload_and_half_close(self) -> None:
         port = int(self.target(Summing).rpartition(":")[2])

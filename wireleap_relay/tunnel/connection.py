@@ -105,7 +105,7 @@ class ClientConnection(Protocol):
         if plain:
             self.session.receive(plain)
         self._write()
-        if plain is None:
+        if self._tls.ended:
             self._outlet.write(self._tls.close())
             self._hang_up()
 

@@ -62,21 +62,23 @@ class TLSConnection:
 
     :ivar established: the handshake is done.
     :ivar speaks_h2: and the client speaks HTTP/2; OpenSSL lets others in, too.
+    :ivar ended: the client has said that it is through.
     """
 
-    __slots__ = ("_incoming", "_outgoing", "_tls", "established", "speaks_h2")
+    __slots__ = ("_incoming", "_outgoing", "_tls", "ended", "established", "speaks_h2")
 
     def __init__(self, context: ssl.SSLContext) -> None:
         self.established = False
+        self.ended = False
         self.speaks_h2 = False
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
 
-    def receive(self, data: bytes) -> bytes | None:
+    def receive(self, data: bytes) -> bytes:
         """Take bytes off the wire; :meth:`said` may have something to send then.
 
-        :returns: what they hold, perhaps nothing; None where the client has said that it is through.
+        :returns: what they hold, perhaps nothing.
         :raises TLSFailed: where the connection is beyond repair.
         """
         self._incoming.write(data)
@@ -117,7 +119,7 @@ class TLSConnection:
         self.established = True
         return True
 
-    def _read(self) -> bytes | None:
+    def _read(self) -> bytes:
         read = self._tls.read
         pieces = []
         try:
@@ -125,7 +127,8 @@ class TLSConnection:
             while self._incoming.pending or self._tls.pending():
                 piece = read(_RECORD)
                 if not piece:
-                    return None
+                    self.ended = True
+                    break
                 pieces.append(piece)
         except ssl.SSLWantReadError:
             pass  # the rest of a record is still on its way
@@ -136,11 +139,13 @@ class Plain:
     """Stands where TLS would, in front of a web server that has done it: HTTP/2 with prior knowledge, or HTTP/1.1.
 
     :ivar established: enough is there to tell which.
+    :ivar ended: never: the end of the connection says it.
     """
 
-    __slots__ = ("_first", "established", "speaks_h2")
+    __slots__ = ("_first", "ended", "established", "speaks_h2")
 
     def __init__(self) -> None:
+        self.ended = False
         self.established = False
         self.speaks_h2 = False
         self._first = b""
