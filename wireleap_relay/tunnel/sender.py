@@ -51,6 +51,10 @@ class Sender:
         """Whether more frames wait than an honest peer would leave unread."""
         return len(self._out) > MOST_WAITING
 
+    def waits(self, frame: bytes) -> bool:
+        """Tell whether this very frame is the next to be sent."""
+        return bool(self._out) and self._out[0] is frame
+
     def say(self, frame: bytes) -> None:
         """Send a frame behind what waits already; it counts for no window."""
         self._out.append(frame)

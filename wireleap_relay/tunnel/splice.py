@@ -32,6 +32,7 @@ UDP_LINGER = 10.0
 READ_SIZE = 128 * 1024
 #: Bytes of datagrams that wait for a slow client; more are dropped, as any router would.
 _DATAGRAMS_WAITING = 64 * 1024
+_REFUSED = "the target refused a datagram"
 
 
 class Splice(StreamHandler):
@@ -230,7 +231,10 @@ class UdpSplice(Splice, DatagramProtocol):
     def begin(self, early: list[tuple[bytes, bool]], client_ended: bool) -> None:
         """Let traffic flow."""
         self._begun = True
-        super().begin(early, client_ended)
+        if self._aborted:
+            answers.tunnel_is_open(self.stream)
+            return self.broke(_REFUSED)
+        return super().begin(early, client_ended)
 
     def datagramReceived(self, datagram: bytes, addr: Any) -> None:
         """A datagram for the client; one that finds too many waiting is dropped."""
@@ -241,9 +245,10 @@ class UdpSplice(Splice, DatagramProtocol):
                 self._linger.reset(UDP_LINGER)
 
     def connectionRefused(self) -> None:
-        """Nobody listens at the target."""
+        """Nobody listens at the target, or did when an earlier socket had this one's port."""
         self.abort()
-        self.broke("the target refused a datagram")
+        if self._begun:
+            self.broke(_REFUSED)
 
     # The client's side
 
@@ -294,6 +299,5 @@ class UdpSplice(Splice, DatagramProtocol):
         """The socket is closed: by us, or by the reactor when the target refused a datagram."""
         self.transport = None
         if not self._aborted:
-            self.abort()
-            self.broke("the target refused a datagram")
+            self.connectionRefused()
         self.done.callback(None)

@@ -65,6 +65,7 @@ class Streams:
         self._pool = pool
         self._clock = clock
         self._growth: Growth | None = None
+        self._preface = preface
         self._sender = sender = Sender(wake)
         sender.corked = True
         sender.say(preface)
@@ -97,8 +98,10 @@ class Streams:
         if not self.closed:
             self.error = code
             self.offence = offence or _OFFENCES.get(code, abuse.PROTOCOL)
+            # RFC 9113, section 3.4: SETTINGS come first, whatever the peer has done before it could have them.
+            greeting = self._preface if self._sender.waits(self._preface) else b""
             self._abandon()
-            self._sender.say(frames.goaway(self._last_stream_id, code))
+            self._sender.say(greeting + frames.goaway(self._last_stream_id, code))
 
     def spend(self, kind: str, amount: int = 1) -> bool:
         """Account for what the peer did; too much of it ends the connection.
