@@ -12,6 +12,7 @@ from typing import Any
 
 from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import validate
+from twisted.internet.threads import deferToThread
 from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -188,6 +189,17 @@ class Places(RestTestCase):
             self.assertEqual((await ask(str(self.socket_path), "/api/health")).code, 200)
             await relay.stopService()
             self.assertFalse(self.socket_path.exists())
+
+    async def test_without_a_host(self) -> None:
+        await self.running(rest_api={"address": f"file://{self.socket_path}"})
+
+        def work() -> bytes:
+            with socket.socket(socket.AF_UNIX) as client:
+                client.connect(str(self.socket_path))
+                client.sendall(b"GET /api/status HTTP/1.0\r\n\r\n")
+                return client.recv(65536)
+
+        self.assertTrue((await deferToThread(work)).startswith(b"HTTP/1.0 200 OK\r\n"))
 
     async def test_a_socket_that_was_left_behind(self) -> None:
         with socket.socket(socket.AF_UNIX) as dead:

@@ -13,6 +13,7 @@ from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
+import attrs
 from rich.console import Console
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
@@ -21,6 +22,7 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase, TestCase
 from tests.admin.views import NOW, make_view
 from tests.tunnel.world import reactor
 from wireleap_relay.admin import snapshot
+from wireleap_relay.admin.events import Event
 from wireleap_relay.admin.pages import make_pages
 from wireleap_relay.admin.rest import RestService
 from wireleap_relay.admin.view import View
@@ -88,6 +90,7 @@ class Top(TestCase):
         self.port = free_port()
         self.write_config(f"http://127.0.0.1:{self.port}")
         self.looks = 0
+        self.text = ""
 
     def write_config(self, address: str | None) -> None:
         contracts = {"https://contract.example": {"address": "wireleap://relay.example:1", "role": "backing"}}
@@ -105,7 +108,8 @@ class Top(TestCase):
 
     def view(self) -> View:
         self.looks += 1
-        return make_view(open=7000 + self.looks)
+        view = make_view(open=7000 + self.looks)
+        return attrs.evolve(view, events=(Event(NOW, "info", self.text), *view.events))
 
     def command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-m", "wireleap_relay", "--home", str(self.home), "top", *arguments]
@@ -121,6 +125,11 @@ class Top(TestCase):
         self.assertEqual((done.returncode, done.stderr), (0, ""))
         self.assertIn("tunnels open on 9 connections", done.stdout)
         self.assertNotIn("\x1b", done.stdout)
+
+    async def test_texts_of_others_do_nothing_to_the_terminal(self) -> None:
+        self.text = "\x1b[2J\x07evil"
+        self.serve()
+        self.assertIn("?[2J?evil", (await self.top()).stdout)
 
     async def test_over_a_unix_socket(self) -> None:
         folder = tempfile.TemporaryDirectory()  # trial's own folders have names too long for sockets

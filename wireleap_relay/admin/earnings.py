@@ -72,7 +72,8 @@ class EarningsService(Service):
 
     def status(self) -> dict[str, Earnings]:
         """Give what each contract owes, by its URL."""
-        return dict(self._earnings)
+        served = (contract.url for contract in self._contracts())
+        return {url: self._earnings[url] for url in served if url in self._earnings}
 
     def _look(self) -> None:
         now = self._reactor.seconds()

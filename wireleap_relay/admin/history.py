@@ -47,7 +47,7 @@ class History:
         """Know nothing yet."""
         self._rates: deque[Rate] = deque(maxlen=_RECENT)
         self._before: tuple[float, int, int] | None = None
-        self._start = 0
+        self._start: int | None = None
         self._points: list[Point] = []
         self._spacing = 0
 
@@ -87,4 +87,4 @@ class History:
         self._points.append(Point(reading.now, reading.total))
         if len(self._points) > _MOST_POINTS:
             self._points = self._points[::2]
-            self._spacing = 2 * (self._points[-1].at - self._points[-2].at)
+            self._spacing = self._points[-1].at - self._points[-2].at

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from wireleap_relay.admin import snapshot
 from wireleap_relay.admin.view import View
-from wireleap_relay.admin.words import percent, size, span
+from wireleap_relay.admin.words import percent, printable, size, span
 
 _HELP = """\
 This is Python, inside the relay's process. Names without brackets show how things stand:
@@ -47,7 +47,7 @@ class Shown:
         return self._read()
 
     def __repr__(self) -> str:
-        return self._write()
+        return printable(self._write())
 
 
 class RelayHandle:
@@ -66,7 +66,7 @@ class RelayHandle:
             "healthy" if health["healthy"] else "not healthy",
             *(f"  {line}" for line in [*health["reasons"], *health["warnings"]]),
         ]
-        return "\n".join(lines)
+        return printable("\n".join(lines))
 
     def status(self) -> dict[str, Any]:
         """Give what /api/status shows."""

@@ -21,6 +21,7 @@ from wireleap_relay.wire.status import Status
 _METHODS = (b"GET", b"HEAD")
 _IDLE = 60
 _HEADERS = {
+    "Server": "wireleap-relay",
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
@@ -82,8 +83,10 @@ class RestResource(Resource):
 
     def _is_called(self, request: Request) -> bool:
         """Tell whether a browser means this server: a name of others that leads here is an attack (DNS rebinding)."""
+        if self._names is None:
+            return True
         name = request.getRequestHostname().decode("ascii", "replace").strip("[]")
-        if self._names is None or not name or name in self._names:
+        if not name or name in self._names:
             return True
         try:
             ip_address(name)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 
+_CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 _UNITS = ("B", "KB", "MB", "GB", "TB", "PB", "EB")
 
 
@@ -47,6 +49,11 @@ def day(at: int) -> str:
     :param at: Unix milliseconds.
     """
     return f"{datetime.fromtimestamp(at / 1000, UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def printable(text: str) -> str:
+    """Make text of others safe for a terminal: control characters but line feeds become question marks."""
+    return _CONTROLS.sub("?", text)
 
 
 def percent(part: float, whole: float) -> str:

@@ -7,6 +7,7 @@ import json
 import socket
 from typing import Any
 
+from wireleap_relay.admin.words import printable
 from wireleap_relay.cli.command import CommandError
 from wireleap_relay.configvalues import RestAddress
 
@@ -56,4 +57,17 @@ def _get(connection: http.client.HTTPConnection, path: str) -> Any:
     body = answer.read()
     if answer.status not in (200, 503):
         raise ValueError(f"HTTP {answer.status} for /api/{path}")
-    return json.loads(body)
+    return _printable(json.loads(body))
+
+
+def _printable(data: Any) -> Any:
+    """Take out what texts of contracts and directories might do to a terminal."""
+    match data:
+        case str():
+            return printable(data)
+        case list():
+            return [_printable(each) for each in data]
+        case dict():
+            return {name: _printable(value) for name, value in data.items()}
+        case _:
+            return data
