@@ -12,7 +12,7 @@ test: .venv/tests.installed
 	$(BIN)/python -m pytest
 
 trial: .venv/tests.installed
-	$(BIN)/trial --jobs=3 tests
+	$(BIN)/trial tests
 
 lint: .venv/dev.installed
 	$(BIN)/ruff check .
