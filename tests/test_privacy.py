@@ -166,8 +166,8 @@ class Canaries(test_relay.RelayTestCase):
         shown = [
             await self.looked_at(relay),
             repr(relay.api_status()),
-            repr(relay._parts.plane.status()),
-            repr(relay._parts.contracts.status()),
+            repr(relay.parts.plane.status()),
+            repr(relay.parts.contracts.status()),
         ]
         for text in shown:
             for canary in CANARIES:

@@ -136,7 +136,9 @@ class RelayTests(RelayTestCase):
     def test_services_have_names(self) -> None:
         relay = self.make()
         names = [service.name for service in relay]  # type: ignore[attr-defined]
-        self.assertEqual(names, ["admin", "upstream", "tokens", "submission", "plane", "usage", "contracts"])
+        self.assertEqual(
+            names, ["upgrades", "admin", "upstream", "tokens", "submission", "plane", "usage", "contracts"]
+        )
 
 
 class LimitTests(RelayTestCase):
@@ -241,7 +243,7 @@ class ReloadTests(RelayTestCase):
             address="127.0.0.1:1",
         )
         self.assertTrue(relay.reload())
-        parts = relay._parts
+        parts = relay.parts
         assert parts.usage is not None
         self.assertEqual(parts.usage.status().reading.end % 86_400_000, 0)
         self.assertEqual((parts.submission.interval, relay.config.address.port), (3600.0, self.port))

@@ -29,6 +29,8 @@ from wireleap_relay.wire.errors import WireError
 from wireleap_relay.wire.keys import SigningKey
 
 HOME_VARIABLE = "WIRELEAP_RELAY_HOME"
+#: Names the process whose place a daemon is about to take: they may run beside each other.
+SUCCEEDS_VARIABLE = "WIRELEAP_RELAY_SUCCEEDS"
 _SECRET = 0o600
 _PUBLIC = 0o644
 _NOTHING_CHANGED = (
@@ -57,9 +59,13 @@ class Identity:
 
 @attrs.frozen
 class Home:
-    """The relay's folder (PROTOCOL: *The relay's directory on disk*)."""
+    """The relay's folder (PROTOCOL: *The relay's directory on disk*).
+
+    :ivar upgrading: whether it is the next config that counts, where there is one.
+    """
 
     path: Path
+    upgrading: bool = False
 
     @property
     def config(self) -> Path:
@@ -161,11 +167,13 @@ class Home:
         return self.path / "manhole-key"
 
     def read_config(self) -> bytes:
-        """Give the text of the config.
+        """Give the text of the config: of the next one, on the probation of an upgrade.
 
         :raises HomeError: where there is none, or it can't be read.
         """
         try:
+            if self.upgrading and self.next(self.config).exists():
+                return self.next(self.config).read_bytes()
             return self.config.read_bytes()
         except FileNotFoundError:
             raise HomeError(f"{self.config} is missing: make it out of {self.config_example.name}") from None
@@ -376,11 +384,10 @@ def find_home(option: str | None, environment: Mapping[str, str], program: Path)
         raise HomeError("--home has to name a folder")
     named = option or environment.get(HOME_VARIABLE)
     try:
-        if named:
-            return Home(Path(named).absolute())
-        return Home(program.resolve().parent if is_release(program) else Path.cwd())
+        path = Path(named).absolute() if named else program.resolve().parent if is_release(program) else Path.cwd()
     except OSError:
         raise HomeError("the current folder is gone: say where the relay's home is with --home") from None
+    return Home(path, upgrading=SUCCEEDS_VARIABLE in environment)
 
 
 def is_release(program: Path) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from twisted.application.service import IService, Service
+from twisted.internet.defer import maybeDeferred
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
@@ -54,8 +55,9 @@ class ReadinessService(Service):
         self._began = 0.0
         self._telling = LoopingCall(self._tell)
         self._telling.clock = reactor
-        self._feeding = LoopingCall(notifier.tell, WATCHDOG=1)
+        self._feeding = LoopingCall(lambda: self._notifier.tell(WATCHDOG=1))
         self._feeding.clock = reactor
+        self._given = {name: environment[name] for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC") if name in environment}
         self._watchdog = int(environment.get("WATCHDOG_USEC", 0)) / 1e6
 
     def startService(self) -> None:
@@ -74,6 +76,28 @@ class ReadinessService(Service):
         longest = round((self._relay.config.drain_timeout + _LONGEST_FAREWELL) * 1e6)
         self._notifier.tell(STOPPING=1, STATUS="Stopping: open tunnels may finish", EXTEND_TIMEOUT_USEC=longest)
 
+    def supervisor(self) -> dict[str, str]:
+        """Tell a successor of systemd, or whoever else looks after this process: the variables that it was given."""
+        return dict(self._given)
+
+    async def hand_on(self, successor: int) -> None:
+        """Leave the home, and the supervisor's attention, to another process."""
+        self._notifier.tell(MAINPID=successor)
+        self._notifier.mute()
+        if self._lock.held:
+            await maybeDeferred(self._control.stopService)
+        self._lock.release()
+
+    def adopt(self, given: Mapping[str, str]) -> None:
+        """Speak to whoever looked after a predecessor, which has told it of this process."""
+        self._notifier.mute()
+        self._given = dict(given)
+        self._notifier = Notifier.from_environment(dict(given))
+        self._notifier.tell(READY=1, STATUS=self._said)
+        self._watchdog = int(given.get("WATCHDOG_USEC", 0)) / 1e6
+        if self._watchdog and not self._feeding.running:
+            self._feeding.start(self._watchdog / 2)
+
     def reload(self) -> None:
         """Have the relay read its config again."""
         self._notifier.tell(RELOADING=1, MONOTONIC_USEC=time.monotonic_ns() // 1000)
@@ -81,8 +105,9 @@ class ReadinessService(Service):
         self._notifier.tell(READY=1)
 
     def _leave(self) -> None:
-        self._home.control.unlink(missing_ok=True)
         self._log.info("The relay has stopped")
+        if self._lock.held:
+            self._home.control.unlink(missing_ok=True)
         self._lock.release()
 
     def _sign_when_held(self) -> None:

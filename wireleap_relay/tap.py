@@ -17,11 +17,17 @@ from wireleap_relay.control import make_control
 from wireleap_relay.daemon.lock import HomeLock
 from wireleap_relay.daemon.notify import Notifier
 from wireleap_relay.daemon.resources import FEW_FILES, activated_sockets, first_environment, raise_open_files
-from wireleap_relay.home import Home, HomeError, Identity, find_home
+from wireleap_relay.home import SUCCEEDS_VARIABLE, Home, HomeError, Identity, find_home
 from wireleap_relay.inspection import load
 from wireleap_relay.readiness import ReadinessService
 from wireleap_relay.relay import make_relay
 from wireleap_relay.signals import SignalService
+from wireleap_relay.succession import RelayIncumbent
+from wireleap_relay.tunnel.sockets import accept_from
+from wireleap_relay.upgrade.handover import HandoverService
+from wireleap_relay.upgrade.peer import PeerFailed, Succession, succeed
+from wireleap_relay.upgrade.record import Busy, read_record
+from wireleap_relay.upgrade.work import take_up
 from wireleap_relay.wire.address import join_host_port
 
 
@@ -50,6 +56,7 @@ class Options(usage.Options):
     lock: HomeLock
     log: logs.RelayLog | None
     activated: list[socket.socket]
+    succession: Succession | None
 
     def postOptions(self) -> None:
         """Read the home: here, for twistd shows what is wrong in plain words only while it reads options.
@@ -58,10 +65,13 @@ class Options(usage.Options):
         """
         try:
             self.home = find_home(self["home"], os.environ, Path(sys.argv[0]))
-            self.config, self.identity, self.warnings = load(self.home)
             self.lock = HomeLock.take(self.home, os.environ)
+            if self.lock.held:
+                self._take_up()
+            self.config, self.identity, self.warnings = load(self.home)
             self.activated = activated_sockets(first_environment())
-        except (HomeError, ConfigError, OSError) as e:
+            self.succession = self._succeed()
+        except (HomeError, ConfigError, Busy, OSError) as e:
             raise usage.UsageError(str(e)) from None
         self.log = None
         if self.parent is None:
@@ -72,6 +82,29 @@ class Options(usage.Options):
         if self.parent["pidfile"] in ("twistd.pid", str(self.home.pid)):
             # The lock decides who may run, and goes with its process whatever becomes of that.
             self.parent["pidfile"] = ""
+
+    def _take_up(self) -> None:
+        """Finish or undo an upgrade that was under way when all of the relay went down."""
+        if read_record(self.home).is_done or SUCCEEDS_VARIABLE in os.environ:
+            return
+        record = take_up(self.home)
+        if record.state != "committed":
+            return
+        # The program is another one by now.
+        words = [place for place, word in enumerate(sys.orig_argv) if os.path.realpath(word) == str(self.home.program)]
+        if not words:
+            raise HomeError(f"the upgrade to version {record.version} was finished: start the relay again")
+        os.execv(self.home.program, [str(self.home.program), *sys.orig_argv[words[0] + 1 :]])  # noqa: S606
+
+    def _succeed(self) -> Succession | None:
+        """Take over what the daemon has whose place this one is about to take, where there is one."""
+        predecessor = os.environ.get(SUCCEEDS_VARIABLE, "")
+        if self.lock.held or not predecessor.isdigit():
+            return None
+        try:
+            return succeed(self.home, int(predecessor))
+        except PeerFailed as e:
+            raise HomeError(f"the relay that runs does not hand over: {e}") from None
 
     def _open_log(self, twistd: usage.Options) -> logs.RelayLog:
         named = twistd["logfile"]
@@ -106,7 +139,8 @@ def makeService(options: Options) -> IService:
         )
     for each in options.activated:
         log.info("Clients come in at {address}, by a socket that was handed over", address=_name(each))
-    relay = make_relay(reactor, options.home, options.config, options.identity, options.activated)
+    succession = options.succession
+    relay = make_relay(reactor, options.home, options.config, options.identity, options.activated, succession)
     environment = dict(os.environ)
     readiness = ReadinessService(
         reactor,
@@ -118,6 +152,9 @@ def makeService(options: Options) -> IService:
         environment,
     )
     readiness.setServiceParent(relay)
+    incumbent = RelayIncumbent(reactor, relay, readiness, succession)
+    handover = HandoverService(reactor, options.home, incumbent, accept_from, succession.link if succession else None)
+    handover.setServiceParent(relay)
 
     def reload() -> None:
         readiness.reload()

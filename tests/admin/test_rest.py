@@ -74,7 +74,7 @@ class Answers(RestTestCase):
     async def test_the_status_is_what_the_networks_tools_know(self) -> None:
         relay = await self.running(contracts=self.contract_config(network_usage_limit="1GB"))
         got = await ask(self.rest, "/api/status")
-        usage = relay._parts.usage
+        usage = relay.parts.usage
         assert usage is not None
         reading = usage.status().reading
         wanted = (

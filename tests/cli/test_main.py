@@ -42,7 +42,7 @@ class HelpTests(MainTestCase):
         overview = self.run_main("help")
         self.assertEqual(overview, self.run_main("--help"))
         for command in COMMANDS:
-            self.assertIn(command.summary, overview[1])
+            self.assertEqual(command.summary in overview[1], not command.hidden)
             code, said, errors = self.run_main("help", command.name)
             self.assertEqual((code, errors), (OK, ""))
             self.assertIn(f"usage: wireleap-relay {command.name}", said)

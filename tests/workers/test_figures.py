@@ -74,7 +74,7 @@ class RelayFigures(test_relay.RelayTestCase):
         await self.tunnel(circuit, self.target(Target))
         await self.failing_tunnel(circuit, f"127.0.0.1:{free_port()}")
         await self.failing_tunnel(circuit, "169.254.169.254:80")
-        plane = relay._parts.plane
+        plane = relay.parts.plane
 
         def found() -> tuple[object, ...]:
             seen = plane.status().tunnels

@@ -62,7 +62,7 @@ class WorkerTests(test_relay.RelayTestCase):
         first, second = self.statuses(relay)
         self.assertEqual(first.tunnels + second.tunnels, 20)
         self.assertGreater(min(first.tunnels, second.tunnels), 0)
-        usage = relay._parts.usage
+        usage = relay.parts.usage
         assert usage is not None
         await self.until(lambda: usage.status().reading.total == 200)
         self.assertGreater(first.process.cpu_seconds, 0)
@@ -123,7 +123,7 @@ class WorkerTests(test_relay.RelayTestCase):
 
     async def test_what_it_had_counted_stays_when_it_dies(self) -> None:
         relay = await self.running()
-        usage = relay._parts.usage
+        usage = relay.parts.usage
         assert usage is not None
         reader = await self.tunnel(await self.circuit_through(relay), self.target(Target))
         reader.tunnel.write(bytes(10_000))

@@ -26,6 +26,7 @@ class Command:
     :ivar summary: a line for the list of commands.
     :ivar details: what its own ``--help`` explains.
     :ivar run: does it, and gives the exit code.
+    :ivar hidden: whether it is for this software's own use, and not listed.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Command:
     details: str
     run: Callable[[Namespace], int]
     add_arguments: Callable[[ArgumentParser], None] = _no_arguments
+    hidden: bool = False
 
 
 class CommandError(Exception):

@@ -8,7 +8,7 @@ import sys
 from argparse import SUPPRESS, ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from wireleap_relay import __version__
 from wireleap_relay.cli.account import BALANCE, WITHDRAW
@@ -20,6 +20,7 @@ from wireleap_relay.cli.status import STATUS
 from wireleap_relay.cli.tokens import TOKENS
 from wireleap_relay.cli.top import TOP
 from wireleap_relay.cli.trial import SANDBOX
+from wireleap_relay.cli.upgrade import UPGRADES
 from wireleap_relay.config import ConfigError
 from wireleap_relay.daemon.control import DaemonError
 from wireleap_relay.home import HOME_VARIABLE, HomeError, find_home
@@ -78,11 +79,12 @@ COMMANDS = (
     TOKENS,
     SANDBOX,
     VERSION,
+    *UPGRADES,
 )
 
 
 def _unknown(name: str) -> str:
-    near = difflib.get_close_matches(name, [command.name for command in COMMANDS], 1)
+    near = difflib.get_close_matches(name, [command.name for command in COMMANDS if not command.hidden], 1)
     return f"there is no command {name!r}" + (f"; did you mean {near[0]}?" if near else "")
 
 
@@ -99,8 +101,9 @@ def _make_parser() -> tuple[_Parser, dict[str, ArgumentParser]]:
     choices = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
     made: dict[str, ArgumentParser] = {}
     for command in COMMANDS:
+        listed: dict[str, Any] = {} if command.hidden else {"help": command.summary}
         made[command.name] = sub = choices.add_parser(
-            command.name, help=command.summary, description=command.details, allow_abbrev=False
+            command.name, description=command.details, allow_abbrev=False, **listed
         )
         sub.set_defaults(run=command.run)
         # Before the command or after it; the parser of the command must not undo what was said before.

@@ -162,7 +162,7 @@ class EnrollmentDesk:
 
     def disenroll(self) -> None:
         """Tell the directory not to list the relay, where it may do so."""
-        if self._directory is not None:
+        if self._directory is not None and not self._office.silent:
             self._say_farewell(self._directory)
 
     def wait(self) -> None:
@@ -258,7 +258,7 @@ class EnrollmentDesk:
         return self._work
 
     async def _heartbeat(self) -> None:
-        if self._directory is not None:
+        if self._directory is not None and not self._office.silent:
             self._heed(await self._directory.heartbeat(self.entry))
             if self.missed >= DEGRADED_AFTER:
                 self._log.info("The directory of {url} answers heartbeats again", url=self.url)

@@ -22,6 +22,7 @@ class Office:
     :ivar chance: gives numbers from 0 to 1, and spreads attempts.
     :ivar drain_timeout: seconds that tunnels have to finish when a contract is served no longer.
     :ivar reading: of the traffic; None where it isn't measured.
+    :ivar silent: directories are told nothing any more: another process serves in the relay's name.
     """
 
     clock: Any
@@ -34,6 +35,7 @@ class Office:
     global_limit: GlobalLimit = attrs.field(factory=GlobalLimit)
     book: Book = attrs.field(factory=Book)
     reading: UsageReading | None = None
+    silent: bool = False
 
     def stage(self, contract: PublicKey, limit: int | None) -> Stage:
         """Tell how far a contract's traffic has come, and that of all together.

@@ -119,6 +119,10 @@ class EnrollmentService(Service):
         self._desk.watches_upgrades = watches_upgrades
         self._desk.change(entry)
 
+    def stay(self) -> None:
+        """Have the directory know that it is this version which serves."""
+        self._desk.machine.changed()
+
     def look(self) -> None:
         """Heed what traffic has come to."""
         self._desk.look()
@@ -194,6 +198,15 @@ class ContractsService(MultiService):
         """Heed what traffic has come to."""
         self._office.reading = reading
         self._look()
+
+    def leave(self) -> None:
+        """Tell directories nothing any more: another process serves in the relay's name."""
+        self._office.silent = True
+
+    def stay(self) -> None:
+        """Have directories know that it is this version which serves."""
+        for service in self._served.values():
+            service.stay()
 
     def hurry(self) -> None:
         """Stop without waiting for anybody."""

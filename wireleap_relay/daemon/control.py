@@ -12,10 +12,10 @@ from typing import Any, Literal
 
 import attrs
 
-from wireleap_relay.daemon.lock import SUCCEEDS_VARIABLE, HomeTaken
+from wireleap_relay.daemon.lock import HomeTaken
 from wireleap_relay.daemon.notify import LISTENING, NotifySocket
 from wireleap_relay.daemon.state import DaemonState, look
-from wireleap_relay.home import Home
+from wireleap_relay.home import SUCCEEDS_VARIABLE, Home
 
 _EVERY = 0.05
 #: Seconds that a process has to end in after SIGTERM where nobody needs it to drain, and after SIGKILL.

@@ -9,10 +9,8 @@ import time
 from collections.abc import Mapping
 from typing import Self
 
-from wireleap_relay.home import Home, HomeError, write_durably
+from wireleap_relay.home import SUCCEEDS_VARIABLE, Home, HomeError, write_durably
 
-#: Names the process whose place a daemon is about to take: they may run beside each other.
-SUCCEEDS_VARIABLE = "WIRELEAP_RELAY_SUCCEEDS"
 #: Seconds: whoever only looks at the lock holds it for an instant.
 _PATIENCE = 0.3
 
@@ -86,13 +84,16 @@ class HomeLock:
         self._signed = True
 
     def release(self) -> None:
-        """Leave the home to others."""
+        """Leave the home to others; once is enough."""
+        if self._descriptor < 0:
+            return
         if self._signed:
             self._signed = False
             with contextlib.suppress(FileNotFoundError):
                 self._home.pid.unlink()
             os.ftruncate(self._descriptor, 0)
         os.close(self._descriptor)
+        self._descriptor = -1
         self.held = False
 
 

@@ -32,6 +32,10 @@ class Notifier:
         """Whether anybody asked to be told."""
         return bool(self._address)
 
+    def mute(self) -> None:
+        """Tell nobody anything any more."""
+        self._address = None
+
     def tell(self, **fields: object) -> None:
         """Send fields such as ``READY=1``; whoever is gone or too slow misses it."""
         if not self._address:

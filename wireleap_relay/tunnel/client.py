@@ -61,10 +61,13 @@ class RelayConnection(TwistedProtocol):
         if transport.negotiatedProtocol != ALPN:
             self.ready.errback(NoHttp2())
             return self.close()
+        return self._begin()
+
+    def _begin(self) -> None:
         self.session = Session(wake=self._write)
-        transport.registerProducer(self, True)
+        cast("Any", self.transport).registerProducer(self, True)
         self._write()
-        return self.ready.callback(self)
+        self.ready.callback(self)
 
     def dataReceived(self, data: bytes) -> None:
         """Bytes from the relay."""
@@ -113,6 +116,14 @@ class RelayConnection(TwistedProtocol):
             self.close()
 
 
+class PlainConnection(RelayConnection):
+    """One without TLS, as a web server on the same machine has it."""
+
+    def connectionMade(self) -> None:
+        """Begin at once."""
+        self._begin()
+
+
 class NoHttp2(Exception):
     """The other side does not speak HTTP/2."""
 
@@ -125,14 +136,16 @@ def over_tls(connection: RelayConnection, host: str, reactor: Any) -> TwistedPro
     return _tls_factory(connection, host, reactor).buildProtocol(None)
 
 
-async def connect(reactor: Any, address: Address, patience: float) -> RelayConnection:
+async def connect(reactor: Any, address: Address, patience: float, *, plain: bool = False) -> RelayConnection:
     """Connect to a relay.
 
     :param patience: in seconds.
+    :param plain: without TLS.
     :raises Exception: what Twisted has for connections that fail, or :exc:`NoHttp2`.
     """
-    connection = RelayConnection(address)
-    factory = _Connecting(_tls_factory(connection, address.host, reactor), connection)
+    connection = (PlainConnection if plain else RelayConnection)(address)
+    inner = _Ready(connection) if plain else _tls_factory(connection, address.host, reactor)
+    factory = _Connecting(inner, connection)
     connector = reactor.connectTCP(address.host, address.port, factory, timeout=patience)
     connection.ready.addTimeout(patience, reactor)
     try:
@@ -171,16 +184,16 @@ class _Ready(Factory):
 
 
 class _Connecting(Factory):
-    """A TLS factory that also tells of connections that fail."""
+    """A factory that also tells of connections that fail."""
 
     noisy = False
 
-    def __init__(self, tls: TLSMemoryBIOFactory, connection: RelayConnection) -> None:
-        self._tls = tls
+    def __init__(self, inner: Any, connection: RelayConnection) -> None:
+        self._inner = inner
         self._connection = connection
 
     def buildProtocol(self, addr: Any) -> Any:
-        return self._tls.buildProtocol(addr)
+        return self._inner.buildProtocol(addr)
 
     def startedConnecting(self, connector: Any) -> None:
         pass

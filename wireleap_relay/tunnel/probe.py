@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as TooLate
 from twisted.internet.error import ConnectError, ConnectionClosed
 
+from wireleap_relay.configvalues import ListenAddress
 from wireleap_relay.tunnel.answers import STATUS
 from wireleap_relay.tunnel.client import NoHttp2, RelayConnection, connect
 from wireleap_relay.tunnel.stream import Headers, Stream, header_value
@@ -25,6 +26,8 @@ from wireleap_relay.wire.versions import CLIENT_RELAY
 _PING = write_json({"command": "PING"})
 #: Bytes of an answer that are looked at.
 _ENOUGH = 4096
+#: Where every interface can be reached at.
+_LOOPBACK = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing is bound there
 #: Unix seconds of a time that has not come.
 _LATER = 2**40
 
@@ -69,9 +72,41 @@ async def probe(reactor: Any, address: Address, relay: PublicKey, patience: floa
     return Way(seconds, header_value(refusal.trailers, STATUS) is not None)
 
 
-async def _connect(reactor: Any, address: Address, patience: float) -> RelayConnection:
+async def ping(reactor: Any, where: ListenAddress, relay: PublicKey, patience: float = 10.0) -> float:
+    """Ask a relay on this machine for a PING, at the address where it listens.
+
+    :param patience: in seconds.
+    :returns: seconds until its answer was there, TLS and all.
+    :raises NotReached: where another one answers, or none.
+    """
+    start = reactor.seconds()
+    address = Address("wireleap", _LOOPBACK.get(where.host, where.host), where.port)
+    way = _ThroughUnix(reactor, where.path) if where.path else reactor
+    connection = await _connect(way, address, patience, plain=where.plain)
     try:
-        return await connect(reactor, address, patience)
+        _check_pong(await _ask(reactor, connection, _PING, patience), address, relay)
+    finally:
+        connection.close()
+    return float(reactor.seconds() - start)
+
+
+class _ThroughUnix:
+    """A reactor that connects to one unix socket, wherever it is asked to."""
+
+    def __init__(self, reactor: Any, path: str) -> None:
+        self._reactor = reactor
+        self._path = path
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reactor, name)
+
+    def connectTCP(self, host: str, port: int, factory: Any, timeout: float) -> Any:
+        return self._reactor.connectUNIX(self._path, factory, timeout)
+
+
+async def _connect(reactor: Any, address: Address, patience: float, *, plain: bool = False) -> RelayConnection:
+    try:
+        return await connect(reactor, address, patience, plain=plain)
     except NoHttp2:
         raise NotReached(f"{address.host_port} speaks no HTTP/2") from None
     except TooLate:

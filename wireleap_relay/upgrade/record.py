@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import attrs
 
 from wireleap_relay.home import Home, write_durably
-from wireleap_relay.upgrade.machine import State
+from wireleap_relay.upgrade.machine import AT_REST, State
 from wireleap_relay.wire.errors import WireError
 from wireleap_relay.wire.structure import read
 
@@ -32,6 +32,9 @@ class Record:
     :ivar file_sum: of the verified file, SHA-512 in hex.
     :ivar config_sum: of the config that was migrated, SHA-512 in hex.
     :ivar was_running: whether there was a daemon to take over from.
+    :ivar old_pid: its process id; 0 for none.
+    :ivar new_pid: the new daemon's process id; 0 for none.
+    :ivar finished: after a commit, whether the new daemon is alone with all that is to be done.
     """
 
     state: State = "idle"
@@ -43,6 +46,14 @@ class Record:
     file_sum: str = ""
     config_sum: str = ""
     was_running: bool = False
+    old_pid: int = 0
+    new_pid: int = 0
+    finished: bool = False
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nobody needs to work on it."""
+        return self.state in AT_REST and (self.finished or self.state != "committed")
 
 
 def read_record(home: Home) -> Record:

@@ -53,6 +53,7 @@ class RecordedWork:
     def commit(self) -> None:
         """Put its files in the place of the old ones."""
         files.put_in_place(self.home)
+        self.keep(finished=True)
 
     def undo(self) -> None:
         """Remove the new files, and note a version that is to blame."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
 from wireleap_relay.boundaries import Meter
@@ -26,3 +27,11 @@ class Meters:
     def totals(self) -> dict[PublicKey, int]:
         """Give each contract's bytes so far, both directions together."""
         return {contract: meter.total for contract, meter in self._meters.items()}
+
+
+def totals_of(*all_meters: Meters) -> dict[PublicKey, int]:
+    """Give each contract's bytes on several sets of meters together."""
+    totals: Counter[PublicKey] = Counter()
+    for meters in all_meters:
+        totals.update(meters.totals())
+    return dict(totals)

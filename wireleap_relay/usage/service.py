@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.defer import Deferred, DeferredLock, succeed
 from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
@@ -66,12 +66,16 @@ class UsageService(Service):
         totals: Callable[[], Mapping[PublicKey, int]],
         active: Callable[[], Collection[PublicKey]],
         seen: Callable[[UsageReading], None],
+        account: Stats | None = None,
+        keeps: bool = True,
     ) -> None:
         """Keep the account in a file.
 
         :param totals: gives each contract's bytes since the relay started.
         :param active: gives the contracts that are configured.
         :param seen: is told of every look.
+        :param account: to go on with, in the place of the one in the file.
+        :param keeps: whether the file is ours; see :meth:`keep`.
         """
         self._reactor = reactor
         self._clock = clock
@@ -81,6 +85,8 @@ class UsageService(Service):
         self._totals = totals
         self._active = active
         self._seen = seen
+        self._account = account
+        self._keeps = keeps
         self._recorder = Recorder(settings.frame, self._now(), None)
         self._pace = Pace()
         self._reading = self._look()
@@ -93,7 +99,7 @@ class UsageService(Service):
     def startService(self) -> None:
         """Continue the account on disk; one that can't be read is set aside."""
         super().startService()
-        self._recorder = Recorder(self._settings.frame, self._now(), self._read())
+        self._recorder = Recorder(self._settings.frame, self._now(), self._account or self._read())
         self._look_and_tell()
         self._looking.start(_LOOK_EVERY, now=False)
         self._write_regularly()
@@ -112,6 +118,19 @@ class UsageService(Service):
         self._look_and_tell()
         self._writing.stop()
         self._write_regularly()
+
+    def keep(self, keeps: bool) -> Deferred[None]:
+        """Be the one who writes, or leave that to another process that measures the same.
+
+        :returns: fires when the last write of our own, or the first one, is done.
+        """
+        self._keeps = keeps
+        return self.write() if keeps else self._one_by_one.run(succeed, None)
+
+    def account(self) -> Stats:
+        """Give what another process needs to go on with."""
+        self._look_and_tell()
+        return self._stats()
 
     def status(self) -> UsageStatus:
         """Tell what was carried."""
@@ -155,6 +174,9 @@ class UsageService(Service):
             self._in_thread(self._settings.archive / f"{self._relay}-{closed.end}.json", record)
 
     def _in_thread(self, file: Path, data: dict[str, Any]) -> Deferred[None]:
+        if not self._keeps:
+            return succeed(None)
+
         def work() -> None:
             file.parent.mkdir(parents=True, exist_ok=True)
             write_json_durably(file, data)
