@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import sqlite3
 import time
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from wireleap_relay.sandbox.network import SandboxNetwork
 from wireleap_relay.sandbox.relays import free_port
 from wireleap_relay.sandbox.wallet import BoughtWallet
 from wireleap_relay.tokens.service import TokenStoreService
+from wireleap_relay.tokens.store import TokenDatabase
 from wireleap_relay.wire.address import Address
 
 
@@ -139,6 +141,36 @@ class RelayTests(RelayTestCase):
         self.assertEqual(
             names, ["upgrades", "admin", "upstream", "tokens", "submission", "plane", "usage", "contracts"]
         )
+
+
+class TroubleTests(RelayTestCase):
+    async def test_on_a_full_disk_open_tunnels_go_on_and_new_ones_are_refused(self) -> None:
+        relay = self.make()
+        self.start(relay)
+        store = relay.getServiceNamed("tokens")
+        assert isinstance(store, TokenStoreService)
+        target = self.target(Target)
+        reader = await self.tunnel(await self.circuit_through(relay), target)
+
+        def full(*_: Any, **__: Any) -> bool:
+            error = sqlite3.OperationalError("database or disk is full")
+            error.sqlite_errorcode = sqlite3.SQLITE_FULL
+            raise error
+
+        patch = self.patch(TokenDatabase, "deposit", full)
+        circuit = await self.circuit_through(relay)
+        refused = await self.failing_tunnel(circuit, target)
+        assert refused.status is not None
+        self.assertEqual(
+            (refused.status.code, refused.status.description), (500, "the relay can't keep sharetokens at the moment")
+        )
+        [alarm] = store.status().alarms
+        self.assertIn("new tunnels are refused: database or disk is full", alarm)
+        reader.tunnel.write(b"still there")
+        await reader.at_least(11)
+        patch.restore()
+        await self.tunnel(circuit, target)
+        self.assertEqual(store.status().alarms, ())
 
 
 class LimitTests(RelayTestCase):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from tests.tokens.test_store import Mint
 from wireleap_relay.boundaries import Outcome, SubmissionFailed
 from wireleap_relay.tokens.archive import Archive
 from wireleap_relay.tokens.ledger import TokenCounts
+from wireleap_relay.tokens.store import TokenDatabase
 from wireleap_relay.tokens.submission import SubmissionService
 from wireleap_relay.wire.sharetoken import Sharetoken
 
@@ -252,6 +255,46 @@ class SubmissionTests(SubmissionTestCase):
         self.assertEqual(len(self.contract.seen), 1)
         await self.at(1250.0)
         self.assertEqual(len(self.contract.seen), 2)
+
+
+class FullDiskTests(SubmissionTestCase):
+    def fill(self) -> Callable[[], None]:
+        """Let nothing be written any more.
+
+        :returns: lets it.
+        """
+
+        def full(*_: Any, **__: Any) -> None:
+            error = sqlite3.OperationalError("database or disk is full")
+            error.sqlite_errorcode = sqlite3.SQLITE_FULL
+            raise error
+
+        patches = [self.patch(TokenDatabase, name, full) for name in ("claim", "settle", "postpone")]
+        return lambda: [patch.restore() for patch in patches] and None
+
+    async def test_tokens_are_handed_in_all_the_same_and_settled_later(self) -> None:
+        await gatherResults([self.store.deposit(self.mint.token()) for _ in range(150)])
+        await self.start()
+        empty = self.fill()
+        for now in (1200.0, 1205.0, 1211.0, 1225.0):
+            self.assertEqual(await self.at(now), TokenCounts(held=150))
+        self.assertEqual(len(self.contract.seen), 150)  # each of them once
+        self.assertTrue(self.store.status().trouble)
+        empty()
+        self.assertEqual(await self.at(1300.0), TokenCounts(submitted=150))
+        self.assertEqual(len(self.contract.seen), 150)
+
+    async def test_a_contract_that_is_down_too_is_not_pestered(self) -> None:
+        await gatherResults([self.store.deposit(self.mint.token()) for _ in range(20)])
+        self.contract.always = SubmissionFailed("down")
+        await self.start()
+        self.fill()
+        await self.at(1200.0)
+        tried = len(self.contract.seen)
+        self.assertLess(tried, 17)
+        for second in range(1, 10):
+            await self.at(1200.0 + second)
+        self.assertEqual(len(self.contract.seen), tried)
 
 
 class ArchiveTests(SubmissionTestCase):

@@ -20,6 +20,10 @@ class RelayTests(test_relay.RelayTests):
     workers = 2
 
 
+class TroubleTests(test_relay.TroubleTests):
+    workers = 2
+
+
 class LimitTests(test_relay.LimitTests):
     workers = 2
 

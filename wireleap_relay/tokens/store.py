@@ -153,6 +153,15 @@ class TokenDatabase:
                 self._settle(signature, Outcome("refused", "what is kept of it can't be read"), now, archive=False)
         return claimed
 
+    def peek(self, contract: bytes, now: float, most: int) -> list[HeldToken]:
+        """Give tokens that are due, without noting that they are handed in."""
+        rows = self._db.execute(
+            "SELECT json, idempotency_key FROM sharetoken WHERE contract = ? AND state IN ('held', 'submitting')"
+            " AND due_at <= ? AND settlement_close > ? ORDER BY due_at LIMIT ?",
+            (contract, now, now, most),
+        )
+        return [HeldToken(Sharetoken.from_json(json), key) for json, key in rows.fetchall()]
+
     def settle(self, token: Sharetoken, outcome: Outcome, now: float, *, archive: bool = False) -> None:
         """Give a token its last state, unless it has one that a contract has given it.
 

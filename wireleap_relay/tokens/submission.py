@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -22,7 +22,7 @@ from wireleap_relay.tokens.archive import Archive
 from wireleap_relay.tokens.schedule import next_attempt
 from wireleap_relay.tokens.service import TokenStoreService
 from wireleap_relay.tokens.store import HeldToken, TokenDatabase
-from wireleap_relay.wire.keys import PublicKey
+from wireleap_relay.wire.keys import PublicKey, Signature
 from wireleap_relay.wire.sharetoken import Sharetoken
 
 #: Seconds between looks at what is due.
@@ -34,6 +34,8 @@ _AT_ONCE = 8
 #: Failures in a row after which a contract is left alone for a while.
 _ENOUGH = 8
 _ARCHIVED_AT_ONCE = 50
+#: Seconds between rounds, while nothing can be written.
+_BREATH = 10.0
 
 
 @attrs.define
@@ -43,7 +45,7 @@ class _Round:
     :ivar failed: attempts in a row.
     :ivar again_at: when the first of those that failed is handed in again; Unix seconds.
     :ivar why: what was wrong last.
-    :ivar broken: whether the relay itself is in trouble.
+    :ivar broken: whether the relay itself is in trouble, and can't keep what comes of it.
     """
 
     contract: PublicKey
@@ -102,6 +104,7 @@ class SubmissionService(Service):
         self._ticking.clock = reactor
         self._rounds: dict[PublicKey, Deferred[None]] = {}
         self._pauses: dict[PublicKey, _Pause] = {}
+        self._unsaved: dict[Signature, Callable[[TokenDatabase], None]] = {}
         self._archiving: Deferred[None] | None = None
         self._archive_again_at = 0.0
 
@@ -149,6 +152,8 @@ class SubmissionService(Service):
     async def _begin_rounds(self) -> None:
         now = self._clock()
         self._archive_soon()
+        if self._unsaved:
+            self._save().addErrback(self._unkept)
         for raw in await self._store.do(lambda database: database.due(now)):
             contract = PublicKey(raw)
             pause = self._pauses.get(contract)
@@ -159,15 +164,27 @@ class SubmissionService(Service):
                 if contract in self._rounds:
                     self._rounds[contract] = under_way
 
+    def _save(self) -> Deferred[None]:
+        """Note verdicts that could not be noted when they came."""
+        verdicts = dict(self._unsaved)
+
+        def settle(database: TokenDatabase) -> None:
+            for verdict in verdicts.values():
+                verdict(database)
+
+        return self._store.do(settle).addCallback(self._saved, list(verdicts))
+
+    def _saved(self, _: None, signatures: list[Signature]) -> None:
+        for signature in signatures:
+            self._unsaved.pop(signature, None)
+
     # One contract's round
 
     async def _hand_in(self, round_: _Round) -> None:
         """Hand in what is due, until there is no more of it or the contract is hopeless."""
-        contract = round_.contract
         try:
-            while self.running and not round_.hopeless:
-                now = self._clock()
-                batch = await self._store.do(partial(TokenDatabase.claim, contract=contract.raw, now=now, most=_BATCH))
+            while self.running and not round_.hopeless and not round_.broken:
+                batch = await self._claim(round_)
                 if not batch:
                     break
                 waiting = iter(batch)
@@ -180,15 +197,22 @@ class SubmissionService(Service):
         self._archive_soon()
         await self._store.refresh()
 
+    async def _claim(self, round_: _Round) -> list[HeldToken]:
+        """Take tokens that are due; where nothing can be written, some that may be worth nothing when it can again."""
+        contract, now = round_.contract.raw, self._clock()
+        try:
+            found = await self._store.do(lambda database: database.claim(contract, now, _BATCH))
+        except (sqlite3.Error, OSError):
+            round_.broken = True
+            most = _BATCH + len(self._unsaved)
+            found = await self._store.do(lambda database: database.peek(contract, now, most))
+        return [held for held in found if held.token.signature not in self._unsaved]
+
     async def _work(self, waiting: Iterator[HeldToken], round_: _Round) -> None:
         """Hand in one token after another; several of these share the tokens that wait."""
         for held in waiting:
-            try:
-                await self._submit(held, round_)
-            except BaseException:
-                round_.broken = True
-                raise
-            if round_.hopeless or round_.broken or not self.running:
+            await self._submit(held, round_)
+            if round_.hopeless or not self.running:
                 return
 
     async def _submit(self, held: HeldToken, round_: _Round) -> None:
@@ -200,7 +224,14 @@ class SubmissionService(Service):
             return
         round_.failed = 0
         now = self._clock()
-        await self._store.do(lambda database: database.settle(token, outcome, now, archive=archive))
+
+        def verdict(database: TokenDatabase) -> None:
+            database.settle(token, outcome, now, archive=archive)
+
+        try:
+            await self._store.do(verdict)
+        except (sqlite3.Error, OSError):
+            self._unsaved[token.signature] = verdict
         round_.outcomes[outcome.state] += 1
         if outcome.state != "submitted":
             round_.why = outcome.reason
@@ -209,15 +240,21 @@ class SubmissionService(Service):
         window, why = token.contract, str(failure)
         again_at = next_attempt(self._clock(), self.interval, window.settlement_open, window.settlement_close)
         key = secrets.token_hex(16) if failure.answered else None
-        await self._store.do(lambda database: database.postpone(token, again_at, why, key))
         round_.failed += 1
         round_.again_at = min(round_.again_at, again_at)
         round_.outcomes["not taken"] += 1
         round_.why = why
+        try:
+            await self._store.do(lambda database: database.postpone(token, again_at, why, key))
+        except (sqlite3.Error, OSError):
+            round_.broken = True
 
     def _note(self, round_: _Round) -> None:
-        if round_.hopeless:
-            self._pauses[round_.contract] = _Pause(self._clock(), round_.again_at)
+        now = self._clock()
+        if round_.broken:
+            self._pauses[round_.contract] = _Pause(now, now + min(self.interval, _BREATH))
+        elif round_.hopeless:
+            self._pauses[round_.contract] = _Pause(now, round_.again_at)
         else:
             self._pauses.pop(round_.contract, None)
         if not round_.outcomes:

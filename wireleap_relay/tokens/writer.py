@@ -22,7 +22,8 @@ _Job = tuple[Work, Deferred[Any]]
 _TOGETHER = 500
 _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 #: The file is as it was, and the connection to it is good; others are made anew.
-_PASSING = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+_FULL = frozenset({sqlite3.SQLITE_FULL})
+_PASSING = frozenset({*_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 
 
 class Owner(Protocol):
@@ -111,7 +112,11 @@ class Writer:
             self._reactor.callFromThread(self._owner.failed, str(e))
             if not _is_among(e, _PASSING):
                 self._let_go()
-            if mends and _is_among(e, _DAMAGED) and self._repair(str(e)):
+            if _is_among(e, _FULL) and len(jobs) > 1:
+                # Whoever only asks gets an answer all the same.
+                for job in jobs:
+                    self._attempt([job])
+            elif mends and _is_among(e, _DAMAGED) and self._repair(str(e)):
                 self._attempt(jobs, mends=False)
             else:
                 self._reactor.callFromThread(_fail, jobs, Failure(e))
