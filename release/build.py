@@ -90,6 +90,7 @@ def build(version: Version, keys: str, url: str, work: Path, dist: Path) -> list
     program = dist / file_name()
     _run(_shiv(site, program), tree, environment)
     program.chmod(0o755)
+    _try(program, version, work, environment)
     return [program, *packages, changelog]
 
 
@@ -149,6 +150,14 @@ def _shiv(site: Path, program: Path) -> list[str]:
     python = f"/usr/bin/env python{sys.version_info.major}.{sys.version_info.minor}"
     shiv = [sys.executable, "-m", "shiv", "--site-packages", str(site), "--reproducible", "--python", python]
     return [*shiv, "--entry-point", "wireleap_relay.cli.main:main", "--output-file", str(program)]
+
+
+def _try(program: Path, version: Version, work: Path, environment: dict[str, str]) -> None:
+    """See whether it runs."""
+    found = {**environment, "SHIV_ROOT": str(work / "tried")}
+    said = subprocess.run([program, "version"], env=found, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    if said.stdout.decode().strip() != str(version):
+        raise Failed(f"what was built does not run:\n{said.stdout.decode()}")
 
 
 def _read_key(file: Path) -> Tsk:
