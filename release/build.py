@@ -155,7 +155,9 @@ def _shiv(site: Path, program: Path) -> list[str]:
 def _try(program: Path, version: Version, work: Path, environment: dict[str, str]) -> None:
     """See whether it runs."""
     found = {**environment, "SHIV_ROOT": str(work / "tried")}
-    said = subprocess.run([program, "version"], env=found, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    said = subprocess.run(
+        [program, "version"], env=found, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
     if said.stdout.decode().strip() != str(version):
         raise Failed(f"what was built does not run:\n{said.stdout.decode()}")
 

@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from wireleap_relay import __version__
 from wireleap_relay.cli import daemon
 from wireleap_relay.cli.command import FAILED, MISUSED, OK
-from wireleap_relay.cli.main import COMMANDS, main
+from wireleap_relay.cli.main import PLACES, load_commands, main
 from wireleap_relay.config import example_config
 from wireleap_relay.home import HOME_VARIABLE
 from wireleap_relay.sandbox import main as sandbox
@@ -41,7 +41,7 @@ class HelpTests(MainTestCase):
     def test_every_command_explains_itself(self) -> None:
         overview = self.run_main("help")
         self.assertEqual(overview, self.run_main("--help"))
-        for command in COMMANDS:
+        for command in load_commands(PLACES):
             self.assertEqual(command.summary in overview[1], not command.hidden)
             code, said, errors = self.run_main("help", command.name)
             self.assertEqual((code, errors), (OK, ""))

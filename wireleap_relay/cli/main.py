@@ -6,21 +6,13 @@ import difflib
 import os
 import sys
 from argparse import SUPPRESS, ArgumentParser, Namespace, RawDescriptionHelpFormatter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
 from wireleap_relay import __version__
-from wireleap_relay.cli.account import BALANCE, WITHDRAW
 from wireleap_relay.cli.command import FAILED, MISUSED, OK, Command, CommandError, complain, warn
-from wireleap_relay.cli.daemon import RELOAD, RESTART, START, STOP
-from wireleap_relay.cli.policy import POLICY
-from wireleap_relay.cli.setup import CHECK_CONFIG, INIT, VERSION
-from wireleap_relay.cli.status import STATUS
-from wireleap_relay.cli.tokens import TOKENS
-from wireleap_relay.cli.top import TOP
-from wireleap_relay.cli.trial import SANDBOX
-from wireleap_relay.cli.upgrade import UPGRADES
 from wireleap_relay.config import ConfigError
 from wireleap_relay.daemon.control import DaemonError
 from wireleap_relay.home import HOME_VARIABLE, HomeError, find_home
@@ -48,7 +40,7 @@ class _Parser(ArgumentParser):
 
 
 def _help(arguments: Namespace) -> int:
-    parser, commands = _make_parser()
+    parser, commands = _make_parser(PLACES)
     if arguments.topic is None:
         parser.print_help()
     elif arguments.topic in commands:
@@ -63,32 +55,42 @@ def _help_arguments(parser: ArgumentParser) -> None:
 
 
 HELP = Command("help", "explain the commands, or one of them", "Explains a command.", _help, _help_arguments)
-COMMANDS = (
-    HELP,
-    INIT,
-    CHECK_CONFIG,
-    POLICY,
-    START,
-    STOP,
-    RESTART,
-    RELOAD,
-    STATUS,
-    TOP,
-    BALANCE,
-    WITHDRAW,
-    TOKENS,
-    SANDBOX,
-    VERSION,
-    *UPGRADES,
-)
+#: Where each command is; only the one that is asked for is loaded, for half of them need half of Twisted.
+PLACES = {
+    "help": "main.HELP",
+    "init": "setup.INIT",
+    "check-config": "setup.CHECK_CONFIG",
+    "policy": "policy.POLICY",
+    "start": "daemon.START",
+    "stop": "daemon.STOP",
+    "restart": "daemon.RESTART",
+    "reload": "daemon.RELOAD",
+    "status": "status.STATUS",
+    "top": "top.TOP",
+    "balance": "account.BALANCE",
+    "withdraw": "account.WITHDRAW",
+    "tokens": "tokens.TOKENS",
+    "upgrade": "upgrade.UPGRADE",
+    "rollback": "upgrade.ROLLBACK",
+    "sandbox": "trial.SANDBOX",
+    "version": "setup.VERSION",
+    "migrate": "upgrade.MIGRATE",
+    "supervise-upgrade": "upgrade.SUPERVISE",
+}
+
+
+def load_commands(names: Iterable[str]) -> list[Command]:
+    """Load commands by their names."""
+    places = (PLACES[name].split(".") for name in names)
+    return [getattr(import_module(f"wireleap_relay.cli.{module}"), name) for module, name in places]
 
 
 def _unknown(name: str) -> str:
-    near = difflib.get_close_matches(name, [command.name for command in COMMANDS if not command.hidden], 1)
+    near = difflib.get_close_matches(name, [each.name for each in load_commands(PLACES) if not each.hidden], 1)
     return f"there is no command {name!r}" + (f"; did you mean {near[0]}?" if near else "")
 
 
-def _make_parser() -> tuple[_Parser, dict[str, ArgumentParser]]:
+def _make_parser(names: Iterable[str]) -> tuple[_Parser, dict[str, ArgumentParser]]:
     parser = _Parser(
         prog="wireleap-relay",
         description="A relay of the Wireleap network.",
@@ -100,7 +102,7 @@ def _make_parser() -> tuple[_Parser, dict[str, ArgumentParser]]:
     parser.add_argument("--version", action="version", version=__version__)
     choices = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
     made: dict[str, ArgumentParser] = {}
-    for command in COMMANDS:
+    for command in load_commands(names):
         listed: dict[str, Any] = {} if command.hidden else {"help": command.summary}
         made[command.name] = sub = choices.add_parser(
             command.name, description=command.details, allow_abbrev=False, **listed
@@ -118,9 +120,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     :returns: the exit code: 0 for success, 1 for failure, 2 for words that are no command.
     """
     words = sys.argv[1:] if argv is None else list(argv)
-    parser, commands = _make_parser()
     named = next((word for word, before in zip(words, ["", *words], strict=False) if _is_command(word, before)), None)
-    if named is not None and named not in commands:
+    parser, _ = _make_parser([named] if named in PLACES else PLACES)
+    if named is not None and named not in PLACES:
         parser.error(_unknown(named))
     arguments = parser.parse_args(words)
     if arguments.command is None:

@@ -153,37 +153,35 @@ def _supervise_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("version", metavar="VERSION", nargs="?", help="from which it is upgraded")
 
 
-UPGRADES = (
-    Command(
-        "upgrade",
-        "install the latest version",
-        "Looks for a newer version on the upgrade channel, shows what is new in it, asks, fetches it, verifies its"
-        " signature, and has it take the place of the version that runs: no tunnel is cut. If it does not do well it"
-        " is taken back. Needs a copy that was installed from a release.",
-        _upgrade,
-        _upgrade_arguments,
-    ),
-    Command(
-        "rollback",
-        "go back to the previous version",
-        "Stops the relay, puts the version and the config from before the last upgrade back, and starts it again."
-        " The version that is left is skipped by automatic upgrades.",
-        _rollback,
-    ),
-    Command(
-        "migrate",
-        "make the next config",
-        "Makes config.json.next out of config.json, which is of another version. Upgrades use it.",
-        _migrate,
-        _version_argument,
-        hidden=True,
-    ),
-    Command(
-        "supervise-upgrade",
-        "see an upgrade through",
-        "Has the version that is staged take the place of the one that runs, or takes it back. Upgrades use it.",
-        _supervise,
-        _supervise_arguments,
-        hidden=True,
-    ),
+UPGRADE = Command(
+    "upgrade",
+    "install the latest version",
+    "Looks for a newer version on the upgrade channel, shows what is new in it, asks, fetches it, verifies its"
+    " signature, and has it take the place of the version that runs: no tunnel is cut. If it does not do well it"
+    " is taken back. Needs a copy that was installed from a release.",
+    _upgrade,
+    _upgrade_arguments,
+)
+ROLLBACK = Command(
+    "rollback",
+    "go back to the previous version",
+    "Stops the relay, puts the version and the config from before the last upgrade back, and starts it again."
+    " The version that is left is skipped by automatic upgrades.",
+    _rollback,
+)
+MIGRATE = Command(
+    "migrate",
+    "make the next config",
+    "Makes config.json.next out of config.json, which is of another version. Upgrades use it.",
+    _migrate,
+    _version_argument,
+    hidden=True,
+)
+SUPERVISE = Command(
+    "supervise-upgrade",
+    "see an upgrade through",
+    "Has the version that is staged take the place of the one that runs, or takes it back. Upgrades use it.",
+    _supervise,
+    _supervise_arguments,
+    hidden=True,
 )
