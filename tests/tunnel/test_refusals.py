@@ -61,9 +61,11 @@ class PlainClient:
     def flush(self) -> None:
         self.socket.sendall(self.h2.data_to_send())
 
-    def request(self, payload: str | None, method: str = "PUT", end: bool = False) -> int:
+    def request(
+        self, payload: str | None, method: str = "PUT", end: bool = False, host: str = "relay", path: str = "/wireleap"
+    ) -> int:
         stream_id = self.h2.get_next_available_stream_id()
-        headers = [(":method", method), (":scheme", "https"), (":authority", "relay"), (":path", "/wireleap")]
+        headers = [(":method", method), (":scheme", "https"), (":authority", host), (":path", path)]
         if payload is not None:
             headers.append(("wl-payload", payload))
         self.h2.send_headers(stream_id, headers, end_stream=end)

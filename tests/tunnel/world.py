@@ -243,7 +243,7 @@ class WorldTestCase(TestCase):
     def target(self, build: Callable[[], Protocol]) -> str:
         factory = Factory.forProtocol(build)
         factory.noisy = False
-        port = reactor.listenTCP(0, factory, interface="127.0.0.1")
+        port = reactor.listenTCP(0, factory, backlog=500, interface="127.0.0.1")
         self.addCleanup(port.stopListening)
         return f"127.0.0.1:{port.getHost().port}"
 

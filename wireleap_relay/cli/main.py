@@ -61,6 +61,7 @@ PLACES = {
     "init": "setup.INIT",
     "check-config": "setup.CHECK_CONFIG",
     "policy": "policy.POLICY",
+    "front": "front.FRONT",
     "start": "daemon.START",
     "stop": "daemon.STOP",
     "restart": "daemon.RESTART",

@@ -54,8 +54,8 @@ class Circuit:
         self._reactor = reactor
         self._wallet = wallet
         self._timeout = timeout
-        self._first: RelayConnection | None = None
-        self._connecting: list[Deferred[RelayConnection]] = []
+        self._connections: list[RelayConnection] = []
+        self._connecting: list[Deferred[None]] = []
 
     async def open(self, protocol: Transported, target: str, reader: TunnelReader) -> Tunnel:
         """Open a tunnel through every hop to a target.
@@ -76,29 +76,35 @@ class Circuit:
         return Tunnel(connection.request(asked), reader)
 
     def close(self) -> None:
-        """Give up the connection to the first relay, and all tunnels with it."""
-        if self._first is not None:
-            self._first.close()
+        """Give up the connections to the first relay, and all tunnels with them."""
+        for connection in self._connections:
+            connection.close()
 
     def _payload(self, hop: Hop, protocol: Transported, remote: Address) -> str:
         return Connect(protocol, remote, self._wallet.token(hop.pubkey), CLIENT_RELAY).to_json()
 
     async def _to_first(self) -> RelayConnection:
-        if self._first is not None and self._first.usable:
-            return self._first
-        waiting: Deferred[RelayConnection] = Deferred()
-        self._connecting.append(waiting)
-        if len(self._connecting) == 1:
-            connecting = Deferred.fromCoroutine(connect(self._reactor, self.hops[0].address, self._timeout))
-            connecting.addBoth(self._tell)
-        return await waiting
+        while True:
+            for connection in self._connections:
+                if connection.usable:
+                    return connection
+            waiting: Deferred[None] = Deferred()
+            self._connecting.append(waiting)
+            if len(self._connecting) == 1:
+                connecting = Deferred.fromCoroutine(connect(self._reactor, self.hops[0].address, self._timeout))
+                connecting.addCallbacks(self._connected, self._not_connected)
+            await waiting
 
-    def _tell(self, result: RelayConnection | Failure) -> None:
+    def _connected(self, connection: RelayConnection) -> None:
+        self._connections.append(connection)
         waiting, self._connecting = self._connecting, []
-        if isinstance(result, RelayConnection):
-            self._first = result
         for each in waiting:
-            each.callback(result)
+            each.callback(None)
+
+    def _not_connected(self, failure: Failure) -> None:
+        waiting, self._connecting = self._connecting, []
+        for each in waiting:
+            each.errback(failure)
 
     async def _through(self, connection: RelayConnection, hop: Hop) -> RelayConnection:
         index = self.hops.index(hop)

@@ -27,12 +27,11 @@ class TunnelTransport:
         """Carry a protocol.
 
         :param failed: hears why the tunnel broke, which TLS would not tell.
-        :param opened: hears when the protocol is connected.
+        :param opened: hears when the far end was reached.
         """
         self._tell_opened = opened
         self._protocol = protocol
         self._failed = failed
-        self._opened = False
         self._tunnel: Tunnel | None = None
         self._producer: Any = None
         self._paused = False
@@ -40,15 +39,18 @@ class TunnelTransport:
         self._lost = False
 
     def carry(self, tunnel: Tunnel) -> None:
-        """Use this tunnel."""
+        """Use this tunnel.
+
+        The protocol may speak at once: that the far end was reached, some web servers keep
+        to themselves until it speaks, too.
+        """
         self._tunnel = tunnel
+        self._protocol.makeConnection(self)
 
     # What the tunnel hears
 
     def tunnel_opened(self) -> None:
-        """The next relay was reached: its TLS begins."""
-        self._opened = True
-        self._protocol.makeConnection(self)
+        """The next relay was reached."""
         self._tell_opened()
 
     def data_received(self, data: bytes, frame_done: bool) -> None:
@@ -132,5 +134,4 @@ class TunnelTransport:
             self._lost = True
             if isinstance(reason.value, TunnelError):
                 self._failed(reason)
-            if self._opened:
-                self._protocol.connectionLost(reason)
+            self._protocol.connectionLost(reason)

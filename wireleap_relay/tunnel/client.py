@@ -25,7 +25,7 @@ from wireleap_relay.wire.address import Address
 class RelayConnection(TwistedProtocol):
     """A connection to one relay, straight or through another tunnel.
 
-    :ivar ready: fires when tunnels can be asked for; fails where that never comes.
+    :ivar ready: fires when the relay has said what it allows; fails where that never comes.
     """
 
     session: Session | None = None
@@ -44,8 +44,11 @@ class RelayConnection(TwistedProtocol):
 
     @property
     def usable(self) -> bool:
-        """Whether tunnels can be asked for."""
-        return self.session is not None and not self.session.closed and not self.session.peer_leaving
+        """Whether another tunnel can be asked for."""
+        session = self.session
+        if session is None or session.closed or session.peer_leaving:
+            return False
+        return len(session.streams) < session.peer_streams
 
     def request(self, payload: str) -> Stream:
         """Ask for what a payload says; the caller sets the stream's handler before anything else.
@@ -67,13 +70,14 @@ class RelayConnection(TwistedProtocol):
         self.session = Session(wake=self._write)
         cast("Any", self.transport).registerProducer(self, True)
         self._write()
-        self.ready.callback(self)
 
     def dataReceived(self, data: bytes) -> None:
         """Bytes from the relay."""
         if self.session is not None:
             self.session.receive(data)
             self._write()
+            if self.session.frames_received and not self.ready.called:
+                self.ready.callback(self)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The relay is gone."""

@@ -1,0 +1,1 @@
+"""A relay behind the web servers that people run."""
