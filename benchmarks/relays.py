@@ -185,7 +185,7 @@ def _measure(arguments: argparse.Namespace, stack: ExitStack) -> list[list[list[
         name, _, program = peer.rpartition("=")
         name = name or Path(program).name
         relays.append(
-            stack.enter_context(Relay(name, Path(program).resolve(), folder / f"peer-{name}", contract, None))
+            stack.enter_context(Relay(name, Path(program).resolve(), folder / f"peer-{name}", contract, workers))
         )
     if arguments.stunnel:
         relays.append(stack.enter_context(Stunnel(folder / "stunnel", ports)))

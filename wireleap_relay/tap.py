@@ -6,12 +6,14 @@ import os
 import socket
 import sys
 from pathlib import Path
+from typing import Any, cast
 
 from twisted.application.service import IService
 from twisted.logger import Logger
 from twisted.python import usage
 
 from wireleap_relay import __version__, logs
+from wireleap_relay.collector import spare_what_stays
 from wireleap_relay.config import Config, ConfigError
 from wireleap_relay.control import make_control
 from wireleap_relay.daemon.lock import HomeLock
@@ -124,8 +126,9 @@ def _name(listening: socket.socket) -> str:
 
 def makeService(options: Options) -> IService:
     """Make the relay's services."""
-    from twisted.internet import reactor
+    from twisted.internet import reactor as global_reactor
 
+    reactor = cast("Any", global_reactor)
     log = Logger("wireleap_relay")
     log.info("wireleap-relay {version} starts, out of {home}", version=__version__, home=options.home.path)
     for warning in options.warnings:
@@ -141,6 +144,7 @@ def makeService(options: Options) -> IService:
         log.info("Clients come in at {address}, by a socket that was handed over", address=_name(each))
     succession = options.succession
     relay = make_relay(reactor, options.home, options.config, options.identity, options.activated, succession)
+    reactor.callWhenRunning(spare_what_stays)
     environment = dict(os.environ)
     readiness = ReadinessService(
         reactor,

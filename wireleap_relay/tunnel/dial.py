@@ -79,6 +79,7 @@ class _Attempt(ClientFactory, Generic[P]):
         self._build = build
         self.connected: Deferred[P] = Deferred(self._cancel)
         self._connector: IConnector | None = None
+        self._given_up = False
 
     def startedConnecting(self, connector: IConnector) -> None:
         """Remember what to stop when nobody wants the connection any more."""
@@ -92,10 +93,11 @@ class _Attempt(ClientFactory, Generic[P]):
 
     def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
         """Tell whoever waits."""
-        if not self.connected.called:
+        if not self._given_up and not self.connected.called:
             self.connected.errback(reason)
 
     def _cancel(self, _: Deferred[P]) -> None:
+        self._given_up = True
         if self._connector is not None:
             self._connector.disconnect()
 
@@ -178,6 +180,9 @@ class Dialler:
 
     async def _race(self, connect: Connect, attempt: Callable[[str], Deferred[T]]) -> T:
         """Try the addresses of a tunnel's remote as they are found, each of them checked."""
+        literal = _literal_family(connect.remote.host)
+        if literal is not None:
+            return await self._straight(connect, literal, attempt)
         race: Race[str, T] = Race(self._reactor, attempt, order=interleave)
         race.won.addTimeout(self.timeout, self._reactor)
         finding = Deferred.fromCoroutine(self._find(connect, race.add))
@@ -192,14 +197,25 @@ class Dialler:
         finally:
             finding.cancel()
 
+    async def _straight(self, connect: Connect, family: Family, attempt: Callable[[str], Deferred[T]]) -> T:
+        """Try the only address there is, without a race: its timers and Deferreds cost as much as the socket."""
+        remote = connect.remote
+        wanted = _wanted(connect)
+        if family not in wanted:
+            raise Refused(502, f"the address is not an IPv{wanted[0]} address")
+        self.policy.check(remote.host, remote.port, remote.is_target)
+        try:
+            return await attempt(remote.host)
+        except ConnectError as e:
+            raise _refusal(e) from None
+
     async def _find(self, connect: Connect, add: Callable[[list[str]], None]) -> Refused:
-        """Find the addresses to try, and check them.
+        """Find the addresses of a name to try, and check them.
 
         :param add: given addresses as soon as they are known.
         :returns: why there is none, if there is none.
         """
         remote = connect.remote
-        wanted = [family for family in _FAMILIES if connect.protocol[-1] in (family, "p")]
         refusal: list[Refused] = []
 
         def check(found: Iterable[str]) -> None:
@@ -213,15 +229,9 @@ class Dialler:
                     passed.append(host)
             add(passed)
 
-        literal = _literal_family(remote.host)
-        if literal is None:
-            failure = await self._look_up(remote.host, wanted, check)
-            if failure is not None and not refusal:
-                return Refused(502, f"looking the name up failed: {failure}", "name")
-        elif literal in wanted:
-            check([remote.host])
-        else:
-            return Refused(502, f"the address is not an IPv{wanted[0]} address")
+        failure = await self._look_up(remote.host, _wanted(connect), check)
+        if failure is not None and not refusal:
+            return Refused(502, f"looking the name up failed: {failure}", "name")
         return refusal[0] if refusal else Refused(502, "name not found", "name")
 
     async def _look_up(
@@ -283,6 +293,10 @@ def _own_address(remote: str, source: str | None = None) -> IPAddress:
             asked.bind((source, 0))
         asked.connect((remote, 9))
         return ip_address(asked.getsockname()[0].partition("%")[0])
+
+
+def _wanted(connect: Connect) -> list[Family]:
+    return [family for family in _FAMILIES if connect.protocol[-1] in (family, "p")]
 
 
 def _literal_family(host: str) -> Family | None:

@@ -196,6 +196,8 @@ class DialPolicy:
 
     def source(self, host: str) -> str | None:
         """Give the address to dial another one from; None for the system's choice."""
+        if not self.sources:
+            return None
         version = ip_address(host).version
         return next((str(source) for source in self.sources if source.version == version), None)
 

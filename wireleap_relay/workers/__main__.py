@@ -10,6 +10,7 @@ from typing import Any, cast
 from twisted.internet.protocol import Factory
 from twisted.logger import ILogObserver, globalLogBeginner
 
+from wireleap_relay.collector import spare_what_stays
 from wireleap_relay.workers.worker import CONTROL, Worker
 
 #: Those are for the daemon, which tells its workers what is to be done.
@@ -27,6 +28,7 @@ def main() -> None:
     globalLogBeginner.beginLoggingTo([cast("ILogObserver", worker.log)], redirectStandardIO=False)
     reactor.adoptStreamConnection(CONTROL, socket.AF_UNIX, Factory.forProtocol(lambda: worker))
     os.close(CONTROL)
+    reactor.callWhenRunning(spare_what_stays)
     reactor.run(installSignalHandlers=False)
 
 
