@@ -21,6 +21,8 @@ from wireleap_relay.tunnel.tls import Plain, TLSConnection, TLSFailed
 from wireleap_relay.tunnel.visitor import NOT_TLS, Conversation
 
 _NUMBERS = count()
+#: Bytes that may wait to be sent in the socket of a client with several tunnels.
+_UNSENT = 128 * 1024
 
 
 @attrs.frozen
@@ -52,6 +54,7 @@ class ClientConnection(Protocol):
     _outlet: Outlet
     _writing = False
     _closing = False
+    _is_shared = False
     _waited = 0
     _seen: tuple[object, ...] = ()
 
@@ -147,6 +150,8 @@ class ClientConnection(Protocol):
         session = cast("Conversation", self.session)
         if self._writing or self._closing:
             return
+        if not self._is_shared and len(session.streams) > 1:
+            self._share()
         self._writing = True
         outlet = self._outlet
         try:
@@ -157,6 +162,16 @@ class ClientConnection(Protocol):
             self._writing = False
         if session.closed or ((session.leaving or session.peer_leaving) and not session.streams):
             self._close()
+
+    def _share(self) -> None:
+        """Keep little in the socket: nothing overtakes what is there, and a tunnel's echo waits for others' bulk.
+
+        It costs a twentieth of the bulk's speed, so a connection with one tunnel is left as it is.
+        """
+        self._is_shared = True
+        handle = cast("Any", self.transport).getHandle()
+        if handle.family != socket.AF_UNIX:
+            handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
 
     def _close(self) -> None:
         """Say the last bytes. That the client closes its end then tells that it has them."""
