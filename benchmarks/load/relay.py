@@ -147,9 +147,18 @@ class Measured:
 class Relay(Measured):
     """A relay with the commands and files of the original: ours, or another."""
 
-    def __init__(self, name: str, program: Path | None, folder: Path, contract: str, workers: int | None) -> None:
+    def __init__(
+        self,
+        name: str,
+        program: Path | None,
+        folder: Path,
+        contract: str,
+        workers: int | None,
+        more: dict[str, object] | None = None,
+    ) -> None:
         """Make a home, and start.
 
+        :param more: of the config.
         :param program: None for the relay of this checkout; another one is copied into its home, where it looks for it.
         """
         folder.mkdir()
@@ -167,6 +176,7 @@ class Relay(Measured):
             "auto_submit_interval": "1h",
             "network_usage": {"timeframe": "30d"},
         }
+        config.update(more or {})
         if workers is not None:
             config["workers"] = workers
         (folder / "config.json").write_text(json.dumps(config))
