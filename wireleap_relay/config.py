@@ -35,6 +35,7 @@ from wireleap_relay.configvalues import (
     rest_address,
     seconds,
     umask,
+    user_name,
     whole,
     worker_count,
 )
@@ -162,6 +163,7 @@ class Config:
     :ivar drain_timeout: that open tunnels have to finish when the relay stops.
     :ivar decoy: what strangers are shown.
     :ivar limits: of what clients may ask.
+    :ivar user: whose rights to run with when started as root.
     :ivar bind_address: outgoing connections' own addresses, at most one of each family; empty for the system's choice.
     """
 
@@ -178,6 +180,7 @@ class Config:
     exit_policy: Annotated[ExitPolicy, exit_policy] = PRESETS["default"]
     decoy: Annotated[DecoyChoice, decoy] = NO_DECOY
     limits: ClientLimits = GENEROUS
+    user: Annotated[str, user_name] | None = None
     bind_address: Annotated[tuple[IPv4Address | IPv6Address, ...], bind_addresses] = ()
     rest_api: RestApi = RestApi()
     manhole: Manhole = Manhole()

@@ -201,6 +201,14 @@ def umask(value: Any) -> int:
     return int(text, 8)
 
 
+def user_name(value: Any) -> str:
+    """Read the name of a user of the machine."""
+    text = _text(value, '"wireleap"')
+    if not re.fullmatch(r"[A-Za-z_][\w.-]*\$?", text, re.ASCII):
+        raise WireError('expected the name of a user such as "wireleap"')
+    return text
+
+
 def listen_address(value: Any) -> ListenAddress:
     """Read ``host:port`` or ``unix:/path``; with ``h2c://`` or ``h2c+`` before it there is no TLS."""
     text = _text(value, '"0.0.0.0:13490"')

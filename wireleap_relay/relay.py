@@ -8,7 +8,8 @@ import random
 import socket
 import sqlite3
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import attrs
@@ -113,16 +114,29 @@ class Relay(MultiService):
         self._keeps = keeps
         self._leaves = False
 
+    def privilegedStartService(self) -> None:
+        """Let them do what takes rights that are given up then.
+
+        :raises SystemExit: where one can't; the log says why.
+        """
+        with self._or_exit():
+            super().privilegedStartService()
+
     def startService(self) -> None:
         """Start them all.
 
         :raises SystemExit: where one can't start; the log says why.
         """
-        try:
+        with self._or_exit():
             Service.startService(self)
             for part in self.services:
                 if self._keeps or part.name not in _KEEPERS:
                     part.startService()
+
+    @contextmanager
+    def _or_exit(self) -> Iterator[None]:
+        try:
+            yield
         except (CannotListenError, OSError, sqlite3.Error) as e:
             self._log.critical("The relay can't start: {why}", why=str(e))
             raise SystemExit(1) from None

@@ -24,6 +24,9 @@ def applicable(old: Config, new: Config) -> tuple[Config, list[str]]:
     if new.manhole != old.manhole:
         kept.append("manhole")
         new = attrs.evolve(new, manhole=old.manhole)
+    if new.user != old.user:
+        kept.append("user")
+        new = attrs.evolve(new, user=old.user)
     if new.workers != old.workers:
         kept.append("workers")
         new = attrs.evolve(new, workers=old.workers)

@@ -16,11 +16,12 @@ from wireleap_relay import __version__, logs
 from wireleap_relay.collector import spare_what_stays
 from wireleap_relay.config import Config, ConfigError
 from wireleap_relay.control import make_control
+from wireleap_relay.daemon.hardening import account_for, hand_over, harden
 from wireleap_relay.daemon.lock import HomeLock
 from wireleap_relay.daemon.notify import Notifier
 from wireleap_relay.daemon.resources import FEW_FILES, activated_sockets, first_environment, raise_open_files
 from wireleap_relay.home import SUCCEEDS_VARIABLE, Home, HomeError, Identity, find_home
-from wireleap_relay.inspection import load
+from wireleap_relay.inspection import exposed, load
 from wireleap_relay.readiness import ReadinessService
 from wireleap_relay.relay import make_relay
 from wireleap_relay.signals import SignalService
@@ -71,6 +72,8 @@ class Options(usage.Options):
             if self.lock.held:
                 self._take_up()
             self.config, self.identity, self.warnings = load(self.home)
+            self.warnings += exposed(self.home, self.config)
+            account = account_for(self.config.user, self.home)
             self.activated = activated_sockets(first_environment())
             self.succession = self._succeed()
         except (HomeError, ConfigError, Busy, OSError) as e:
@@ -84,6 +87,10 @@ class Options(usage.Options):
         if self.parent["pidfile"] in ("twistd.pid", str(self.home.pid)):
             # The lock decides who may run, and goes with its process whatever becomes of that.
             self.parent["pidfile"] = ""
+        if account is not None:
+            # twistd becomes them between binding addresses and all else.
+            self.parent["uid"], self.parent["gid"] = account.uid, account.gid
+            hand_over(account, self.home.lock, self.home.log)
 
     def _take_up(self) -> None:
         """Finish or undo an upgrade that was under way when all of the relay went down."""
@@ -128,6 +135,7 @@ def makeService(options: Options) -> IService:
     """Make the relay's services."""
     from twisted.internet import reactor as global_reactor
 
+    harden()
     reactor = cast("Any", global_reactor)
     log = Logger("wireleap_relay")
     log.info("wireleap-relay {version} starts, out of {home}", version=__version__, home=options.home.path)

@@ -180,7 +180,11 @@ class ClientConnection(Protocol):
             if offence:
                 self._offended(offence)
             self._outlet.write(self._tls.close())
-            self._end().loseWriteConnection()
+            if offence and offence != abuse.IDLE:
+                # Nobody waits for them to agree: meanwhile they would send on.
+                self._hang_up()
+            else:
+                self._end().loseWriteConnection()
 
     def _hang_up(self) -> None:
         """Close both ends, once what waits is sent."""

@@ -100,13 +100,22 @@ class ListenerService(Service):
             self.hall, lambda host: ClientConnection(layer(), doorway, self.hall, self.limits, host)
         )
 
+    def privilegedStartService(self) -> None:
+        """Bind, as long as there are rights to it.
+
+        :raises twisted.internet.error.CannotListenError: where the address is taken or not ours.
+        """
+        super().privilegedStartService()
+        self._listening = Listening(self._address, inherited=self._inherited)
+
     def startService(self) -> None:
-        """Bind and accept.
+        """Bind where that is not done yet, and accept.
 
         :raises twisted.internet.error.CannotListenError: where the address is taken or not ours.
         """
         super().startService()
-        self._listening = Listening(self._address, inherited=self._inherited)
+        if self._listening is None:
+            self._listening = Listening(self._address, inherited=self._inherited)
         self._ports = [accept_from(self._reactor, each, self._factory) for each in self._listening.sockets]
         self.accept(self._accepts)
         if not self._inherited:

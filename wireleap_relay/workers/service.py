@@ -78,14 +78,23 @@ class WorkersService(Service):
         self._workers = [WorkerProcess(reactor, number, self) for number in range(count)]
         book.read_on(self._book_changed)
 
+    def privilegedStartService(self) -> None:
+        """Bind, as long as there are rights to it.
+
+        :raises CannotListenError: where the address is taken or not ours.
+        """
+        super().privilegedStartService()
+        self._listening = Listening(self._config.address, len(self._workers), self._inherited)
+
     def startService(self) -> None:
-        """Bind, and start the workers.
+        """Bind where that is not done yet, and start the workers.
 
         :raises CannotListenError: where the address is taken or not ours.
         """
         super().startService()
         count = len(self._workers)
-        self._listening = Listening(self._config.address, count, self._inherited)
+        if self._listening is None:
+            self._listening = Listening(self._config.address, count, self._inherited)
         for worker in self._workers:
             worker.start(self._listening.share(worker.number, count))
         self._log.info(
