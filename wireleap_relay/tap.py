@@ -41,7 +41,11 @@ class Options(usage.Options):
     longdesc = (
         "Runs a Wireleap relay out of its home: a folder with config.json, the relay's key and certificate, and all"
         " that it keeps. `wireleap-relay init` makes one, `wireleap-relay check-config` looks at it, and"
-        " `wireleap-relay help` tells of the rest."
+        " `wireleap-relay help` tells of the rest, which works with a relay that twistd runs, too. Of twistd's own"
+        " options, --logfile and --pidfile are the home's wireleap-relay.log and wireleap-relay.pid where they are"
+        " left out, and --nodaemon logs to the terminal; `log` in config.json has the form and the level. SIGUSR1"
+        " reads the config again, SIGUSR2 writes the status into the log, SIGHUP begins a new log file, SIGTERM lets"
+        " open tunnels finish."
     )
     optParameters = (
         (

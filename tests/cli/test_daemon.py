@@ -203,7 +203,7 @@ class EarningTests(RelayTestCase):
     async def test_status(self) -> None:
         self.write_config(network_usage={"timeframe": "1d", "global_limit": "1MB"}, drain_timeout="2s")
         started = await deferToThread(run, self.home.path, "start")
-        self.addCleanup(run, self.home.path, "stop")
+        self.addCleanup(deferToThread, run, self.home.path, "stop")
         self.assertEqual(started.returncode, 0, started.stderr)
         self.assertIn("Enrolled; 0 tunnels.", started.stdout)
         reader = await self.open_tunnel()

@@ -14,7 +14,7 @@ from wireleap_relay.cli.command import OK, Command, CommandError, complain, is_f
 from wireleap_relay.daemon.ask import PATIENCE, Silent, ask
 from wireleap_relay.daemon.control import Launched, LaunchFailed, NotRunning, launch, send, stop
 from wireleap_relay.daemon.state import DaemonState, look
-from wireleap_relay.home import Home, command
+from wireleap_relay.home import HOME_VARIABLE, Home, command
 from wireleap_relay.inspection import exposed, load
 
 #: Seconds until `start` has something to say; for a relay to say that it stops, and for it to read its config again.
@@ -174,6 +174,12 @@ def run_twistd(arguments: list[str]) -> int:
     return OK
 
 
+def _twistd(arguments: Namespace) -> int:
+    # The plugin looks there, unless it is told otherwise in its own words.
+    os.environ[HOME_VARIABLE] = str(arguments.home.path)
+    return run_twistd(arguments.words)
+
+
 def _start_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--fg", action="store_true", help="stay in the foreground and log to the terminal")
     parser.add_argument("--log", metavar="FILE", help="with --fg: log to a file")
@@ -208,4 +214,13 @@ RELOAD = Command(
     "Has the running relay read config.json, and tells whether it goes by it now, and what of it takes a restart. A"
     " config with a mistake changes nothing.",
     _reload,
+)
+TWISTD = Command(
+    "twistd",
+    "run the relay under twistd's own options",
+    "Hands the words that follow to twistd, which comes with this software, a release file too: `wireleap-relay"
+    " twistd --nodaemon --profile=x wireleap-relay`. `wireleap-relay twistd --help` lists its options, and"
+    " `wireleap-relay twistd wireleap-relay --help` those of the relay.",
+    _twistd,
+    lambda parser: parser.set_defaults(words=[]),
 )

@@ -22,7 +22,9 @@ a relay's first steps:
   wireleap-relay --home ~/relay init         make its key and certificate
   edit ~/relay/config.json                   config.example.json shows how
   wireleap-relay --home ~/relay check-config see whether it is right
-  wireleap-relay --home ~/relay start --fg   run it
+  wireleap-relay --home ~/relay start        run it
+  wireleap-relay --home ~/relay status       see how it gets on
+  wireleap-relay --home ~/relay doctor       find out what keeps it from earning
 
 The home is the folder with all that a relay has: --home, else ${HOME_VARIABLE},
 else the folder of a release file, else this folder.
@@ -40,7 +42,7 @@ class _Parser(ArgumentParser):
 
 
 def _help(arguments: Namespace) -> int:
-    parser, commands = _make_parser(PLACES)
+    parser, commands = make_parser(PLACES)
     if arguments.topic is None:
         parser.print_help()
     elif arguments.topic in commands:
@@ -67,6 +69,7 @@ PLACES = {
     "restart": "daemon.RESTART",
     "reload": "daemon.RELOAD",
     "status": "status.STATUS",
+    "doctor": "doctor.DOCTOR",
     "top": "top.TOP",
     "balance": "account.BALANCE",
     "withdraw": "account.WITHDRAW",
@@ -74,6 +77,8 @@ PLACES = {
     "upgrade": "upgrade.UPGRADE",
     "rollback": "upgrade.ROLLBACK",
     "sandbox": "trial.SANDBOX",
+    "twistd": "daemon.TWISTD",
+    "completion": "completion.COMPLETION",
     "version": "setup.VERSION",
     "migrate": "upgrade.MIGRATE",
     "supervise-upgrade": "upgrade.SUPERVISE",
@@ -91,7 +96,8 @@ def _unknown(name: str) -> str:
     return f"there is no command {name!r}" + (f"; did you mean {near[0]}?" if near else "")
 
 
-def _make_parser(names: Iterable[str]) -> tuple[_Parser, dict[str, ArgumentParser]]:
+def make_parser(names: Iterable[str]) -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
+    """Make what reads the command line, and for each of some commands what reads its own words."""
     parser = _Parser(
         prog="wireleap-relay",
         description="A relay of the Wireleap network.",
@@ -122,10 +128,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = sys.argv[1:] if argv is None else list(argv)
     named = next((word for word, before in zip(words, ["", *words], strict=False) if _is_command(word, before)), None)
-    parser, _ = _make_parser([named] if named in PLACES else PLACES)
+    parser, _ = make_parser([named] if named in PLACES else PLACES)
     if named is not None and named not in PLACES:
         parser.error(_unknown(named))
+    theirs: list[str] = []
+    if named == "twistd":
+        place = words.index(named)
+        words, theirs = words[: place + 1], words[place + 1 :]
     arguments = parser.parse_args(words)
+    arguments.words = theirs
     if arguments.command is None:
         parser.print_help(sys.stderr)
         return MISUSED

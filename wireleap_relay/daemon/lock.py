@@ -49,6 +49,8 @@ class HomeLock:
         """
         try:
             lock = cls(home, os.open(home.lock, os.O_RDWR | os.O_CREAT, 0o644))
+        except FileNotFoundError:
+            raise HomeError(f"{home.path} is missing: `wireleap-relay init` makes it") from None
         except OSError as e:
             raise HomeError(f"{home.lock} can't be written: {e.strerror}") from None
         deadline = time.monotonic() + _PATIENCE
