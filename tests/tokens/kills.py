@@ -167,7 +167,7 @@ class KillLoop:
         self._moods = moods
         self._fill = fill
         self._folder = folder
-        self.network = SandboxNetwork(reactor, time.time, terms=Terms(duration=3.0, submission_window=60.0))
+        self.network = SandboxNetwork(reactor, time.time, terms=Terms(duration=3.0, submission_window=20.0))
         self.network.startService()
         contract = self.network.contract
         self._moody = Moody(contract.resource, self._chance)
@@ -201,6 +201,7 @@ class KillLoop:
         await self._until(lambda: len(self._served) > before + 20, 30)  # it still serves
         self._going = False
         await gatherResults(clients)
+        await deferLater(reactor, 2.5)  # some of their tokens are handed in to a contract in any mood
         self._moody.moods = ("well",)
         await self._until(lambda: not self._owed(), 75)
         await self.relay.stopService()
