@@ -131,6 +131,11 @@ class Canaries(test_relay.RelayTestCase):
         client.request(None, method=NAME.partition(".")[0])
         client.socket.sendall(b"\x00\x00\x04\xff\xff garbage for " + NAME.encode())
         client.socket.close()
+        # One who is only shown the decoy.
+        with PlainClient(self.port, alpn=["http/1.1"]).socket as visitor:
+            visitor.sendall(f"GET /{NAME} HTTP/1.1\r\nHost: {NAME}\r\nConnection: close\r\n\r\n".encode())
+            while visitor.recv(1000):
+                pass
 
     def in_thread(self, work: Any) -> Deferred[Any]:
         from twisted.internet.threads import deferToThread

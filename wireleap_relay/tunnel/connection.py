@@ -48,6 +48,7 @@ class ClientConnection(Protocol):
 
     :ivar session: there once TLS is up.
     :ivar number: it is higher for those who came later.
+    :ivar network: what stands for where the client comes from; see :meth:`wireleap_relay.tunnel.hall.Hall.network`.
     """
 
     session: Conversation | None = None
@@ -59,19 +60,18 @@ class ClientConnection(Protocol):
     _seen: tuple[object, ...] = ()
 
     def __init__(
-        self, tls: TLSConnection | Plain, doorway: Doorway, hall: Hall, limits: SessionLimits, host: str | None
+        self, tls: TLSConnection | Plain, doorway: Doorway, hall: Hall, limits: SessionLimits, network: bytes
     ) -> None:
         """Serve one client.
 
         :param hall: knows this as long as it is connected.
-        :param host: the client's address; None for a unix socket. It is told to the hall and to nobody else.
         """
         self.number = next(_NUMBERS)
         self._tls = tls
         self._doorway = doorway
         self._hall = hall
         self._limits = limits
-        self._host = host
+        self.network = network
 
     # The transport's side
 
@@ -125,7 +125,7 @@ class ClientConnection(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The client is gone, and its tunnels with it."""
-        self._hall.left(self, self._host)
+        self._hall.left(self)
         if self.session is not None:
             self.session.connection_lost()
         else:
@@ -138,7 +138,7 @@ class ClientConnection(Protocol):
             self._write()
 
     def _offended(self, offence: str) -> None:
-        self._hall.offended(offence, self._host)
+        self._hall.offended(self, offence)
 
     def _say_for_tls(self) -> bool:
         said = self._tls.said()
@@ -197,11 +197,6 @@ class ClientConnection(Protocol):
         return self.transport
 
     # The service's side
-
-    @property
-    def network(self) -> bytes:
-        """What stands for the client's network."""
-        return self._hall.network(self._host)
 
     @property
     def has_tunnels(self) -> bool:

@@ -76,15 +76,20 @@ class Hall:
 
     # Coming and going
 
-    def admits(self, host: str | None) -> bool:
-        """Tell whether somebody may come in, before anything is spent on them.
+    def network(self, host: str | None) -> bytes:
+        """Give what stands for a client's network: nothing can be told from it.
 
         :param host: an IP address; None for a unix socket.
+        :returns: empty for those that are not counted.
         """
+        return b"" if host is None else self._neighbours.key(host)
+
+    def admits(self, network: bytes) -> bool:
+        """Tell whether somebody may come in, before anything is spent on them."""
+        offence = ""
         if self.refuses and len(self.connections) >= _ALWAYS:
-            self._registry.offended(abuse.MEMORY)
-            return False
-        offence = self._neighbours.came(host) if host is not None else ""
+            offence = abuse.MEMORY
+        offence = offence or self._neighbours.came(network)
         if offence:
             self._registry.offended(offence)
         return not offence
@@ -98,17 +103,15 @@ class Hall:
             self._registry.offended(abuse.DESCRIPTORS)
             self._next_spare(connection).abort()
 
-    def left(self, connection: ClientConnection, host: str | None) -> None:
+    def left(self, connection: ClientConnection) -> None:
         """Somebody is gone."""
         self.connections.discard(connection)
-        if host is not None:
-            self._neighbours.went(host)
+        self._neighbours.went(connection.network)
 
-    def offended(self, offence: str, host: str | None) -> None:
+    def offended(self, connection: ClientConnection, offence: str) -> None:
         """Somebody has to go, or went, because of what they did."""
         self._registry.offended(offence)
-        if host is not None:
-            self._neighbours.offended(host, offence)
+        self._neighbours.offended(connection.network, offence)
 
     def second_passed(self) -> None:
         """Look whether there is enough of everything."""
@@ -157,10 +160,6 @@ class Hall:
         spare = [each for each in self.connections if not each.has_tunnels]
         crowds = Counter(each.network for each in spare)
         return sorted(spare, key=lambda each: (crowds[each.network], each.number), reverse=True)
-
-    def network(self, host: str | None) -> bytes:
-        """Give what stands for a client's network; nothing can be told from it."""
-        return b"" if host is None else self._neighbours.key(host)
 
     def _say(self, what: str, format_: str, **fields: Any) -> None:
         self._said[what] = self._said.get(what, 0) + 1

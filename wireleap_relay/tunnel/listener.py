@@ -42,13 +42,13 @@ class ListenerStatus:
 class _Factory(Factory):
     noisy = False
 
-    def __init__(self, hall: Hall, build: Callable[[str | None], ClientConnection]) -> None:
+    def __init__(self, hall: Hall, build: Callable[[bytes], ClientConnection]) -> None:
         self._hall = hall
         self._build = build
 
     def buildProtocol(self, addr: Any) -> ClientConnection | None:
-        host = getattr(addr, "host", None)
-        return self._build(host) if self._hall.admits(host) else None
+        network = self._hall.network(getattr(addr, "host", None))
+        return self._build(network) if self._hall.admits(network) else None
 
 
 class ListenerService(Service):
@@ -97,7 +97,7 @@ class ListenerService(Service):
         self._watch.clock = reactor
         layer = Plain if address.plain else tls.connection
         self._factory = _Factory(
-            self.hall, lambda host: ClientConnection(layer(), doorway, self.hall, self.limits, host)
+            self.hall, lambda network: ClientConnection(layer(), doorway, self.hall, self.limits, network)
         )
 
     def privilegedStartService(self) -> None:

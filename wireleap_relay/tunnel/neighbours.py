@@ -48,7 +48,7 @@ class Neighbours:
         self._limits = limits
 
     def key(self, host: str) -> bytes:
-        """Give what stands for a network; empty where it is trusted."""
+        """Give what stands for an address's network; empty where that is trusted."""
         address = ip_address(host.partition("%")[0])
         if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
             address = address.ipv4_mapped
@@ -57,12 +57,11 @@ class Neighbours:
         prefix = address.packed[: 3 if address.version == 4 else 6]
         return blake2b(prefix, key=self._salt, digest_size=8).digest()
 
-    def came(self, host: str) -> str:
+    def came(self, key: bytes) -> str:
         """Account for a new connection.
 
         :returns: the offence that it is; empty for none. Who is refused needs not go.
         """
-        key = self.key(host)
         if not key:
             return ""
         network = self._networks.setdefault(key, _Network())
@@ -74,15 +73,15 @@ class Neighbours:
         network.spent += 1
         return ""
 
-    def went(self, host: str) -> None:
+    def went(self, key: bytes) -> None:
         """A connection that was let in is gone."""
-        network = self._networks.get(self.key(host))
+        network = self._networks.get(key)
         if network is not None and network.open:
             network.open -= 1
 
-    def offended(self, host: str, offence: str) -> None:
+    def offended(self, key: bytes, offence: str) -> None:
         """Let a network in less often."""
-        network = self._networks.get(self.key(host))
+        network = self._networks.get(key)
         if network is not None:
             # Twice a burst at the most: a few seconds later it may come again.
             most = 2 * _BURST * self._limits.connection_rate
