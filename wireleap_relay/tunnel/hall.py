@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.logger import Logger
 
 from wireleap_relay.clientlimits import GENEROUS, ClientLimits
+from wireleap_relay.ownprocess import resident_memory
 from wireleap_relay.tunnel import abuse
 from wireleap_relay.tunnel.neighbours import Neighbours
 from wireleap_relay.tunnel.registry import Registry
@@ -62,7 +63,7 @@ class Hall:
         self.pool = WindowPool()
         self.refuses = False
         self._registry = registry
-        self._resident = resident or _resident
+        self._resident = resident or resident_memory
         self._descriptors = descriptors or resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._neighbours = Neighbours(limits)
         self._spare: list[ClientConnection] | None = None
@@ -165,11 +166,6 @@ class Hall:
         self._said[what] = self._said.get(what, 0) + 1
         if self._said[what] % _QUIET == 1:
             self._log.warn(format_, **fields)
-
-
-def _resident() -> int:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def _share_of_machine() -> int:

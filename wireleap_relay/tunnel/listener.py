@@ -10,10 +10,11 @@ import attrs
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.protocol import Factory
-from twisted.internet.task import LoopingCall, deferLater
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from wireleap_relay.configvalues import ListenAddress
+from wireleap_relay.ownprocess import Steady
 from wireleap_relay.tunnel.connection import ClientConnection, Patience
 from wireleap_relay.tunnel.hall import Hall
 from wireleap_relay.tunnel.opening import Doorway
@@ -93,8 +94,7 @@ class ListenerService(Service):
         self.patience = patience or Patience()
         self.hall = hall or Hall(doorway.registry)
         self._ports: list[Any] = []
-        self._watch = LoopingCall(self._look_at_watch)
-        self._watch.clock = reactor
+        self._watch = Steady(reactor, 1.0, self._look_at_watch)
         layer = Plain if address.plain else tls.connection
         self._factory = _Factory(
             self.hall, lambda network: ClientConnection(layer(), doorway, self.hall, self.limits, network)
@@ -120,7 +120,7 @@ class ListenerService(Service):
         self.accept(self._accepts)
         if not self._inherited:
             self._log.info("Listening at {address}", address=self._listening.address)
-        self._watch.start(1.0, now=False)
+        self._watch.start()
 
     def accept(self, accepts: bool) -> None:
         """Accept connections, or let them wait in the sockets' queues, for later or for another process."""

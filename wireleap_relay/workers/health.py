@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import resource
-from pathlib import Path
 from typing import Any
 
 import attrs
-from twisted.internet.task import LoopingCall
+
+from wireleap_relay.ownprocess import Steady, resident_memory
 
 _LOOK_EVERY = 0.25
 _LOOKS = 40
@@ -38,8 +38,7 @@ class ProcessHealth:
     def __init__(self, reactor: Any) -> None:
         """Watch a reactor."""
         self._reactor = reactor
-        self._looking = LoopingCall(self._look)
-        self._looking.clock = reactor
+        self._looking = Steady(reactor, _LOOK_EVERY, self._look)
         self._expected = 0.0
         self._looks = 0
         self._status = ProcessStatus()
@@ -49,7 +48,7 @@ class ProcessHealth:
         """Begin to watch."""
         self._status = _status()
         self._expected = self._reactor.seconds() + _LOOK_EVERY
-        self._looking.start(_LOOK_EVERY, now=False)
+        self._looking.start()
 
     def stop(self) -> None:
         """Watch no longer."""
@@ -72,10 +71,14 @@ class ProcessHealth:
 
 def _status() -> ProcessStatus:
     used = resource.getrusage(resource.RUSAGE_SELF)
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    try:
+        descriptors = len(os.listdir("/proc/self/fd")) - 1  # less the one that lists them
+    except OSError:
+        descriptors = most
     return ProcessStatus(
         used.ru_utime + used.ru_stime,
-        pages * os.sysconf("SC_PAGE_SIZE"),
-        len(os.listdir("/proc/self/fd")) - 1,  # less the one that lists them
-        resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+        resident_memory(),
+        descriptors,
+        most,
     )

@@ -11,13 +11,13 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509 import load_pem_x509_certificate
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.protocol import connectionDone
-from twisted.internet.task import LoopingCall
 from twisted.logger import LogEvent, LogLevel, formatEvent
 from twisted.python.failure import Failure
 
 from wireleap_relay.boundaries import Standing
 from wireleap_relay.config import Config, parse_config
 from wireleap_relay.contracts.book import Copy
+from wireleap_relay.ownprocess import Steady
 from wireleap_relay.reload import applicable
 from wireleap_relay.tunnel.tls import ServerTLS
 from wireleap_relay.usage.meters import Meters
@@ -50,8 +50,7 @@ class Worker(commands.Link):
         self._config: Config
         self._plane: Plane | None = None
         self._health = ProcessHealth(reactor)
-        self._counting = LoopingCall(self._count)
-        self._counting.clock = reactor
+        self._counting = Steady(reactor, _COUNT_EVERY, self._count)
 
     @commands.Begin.responder
     def begin(
@@ -80,7 +79,7 @@ class Worker(commands.Link):
             accepts=accepts,
         )
         self._plane.startService()
-        self._counting.start(_COUNT_EVERY)
+        self._counting.start(now=True)
         self._health.start()
         return {}
 

@@ -1,0 +1,166 @@
+"""The relay that is soaked: a daemon and its workers, started again whenever they die."""
+
+from __future__ import annotations
+
+import atexit
+import datetime
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import attrs
+import psutil
+import treq
+from twisted.internet.task import deferLater
+
+from wireleap_relay.home import Home
+from wireleap_relay.sandbox.circuit import Hop
+from wireleap_relay.sandbox.relays import free_port
+from wireleap_relay.wire.address import Address
+
+_SITE = Path(__file__).resolve().parent / "site"
+_RECOVERY = 60.0
+
+
+@attrs.frozen
+class Sample:
+    """One process at one moment."""
+
+    memory: int
+    descriptors: int
+    threads: int
+    delayed_calls: int
+
+
+class SoakedRelay:
+    """One relay.
+
+    :ivar starts: how often its daemon was started.
+    """
+
+    def __init__(self, reactor: Any, folder: Path, contract: str, role: str, workers: int) -> None:
+        """Make a home."""
+        self._reactor = reactor
+        self.home = Home(folder / role)
+        self.probe = folder / f"{role}.probe"
+        self.probe.mkdir(parents=True)
+        self.log = folder / f"{role}.log"
+        self.starts = 0
+        key = self.home.create_identity(datetime.datetime.now(datetime.UTC)).key.public_key
+        port, self._rest = free_port(), free_port()
+        self.hop = Hop(Address.from_text(f"wireleap://127.0.0.1:{port}"), key)
+        config = {
+            "address": f"127.0.0.1:{port}",
+            "workers": workers,
+            "timeout": "5s",
+            "drain_timeout": "2s",
+            "auto_submit_interval": "1s",
+            "network_usage": {"timeframe": "30d", "write_interval": "1s"},
+            "rest_api": {"address": f"http://127.0.0.1:{self._rest}"},
+            "danger_zone": {"allow_loopback": True},
+            "contracts": {contract: {"address": f"wireleap://127.0.0.1:{port}", "role": role}},
+        }
+        self.home.config.write_text(json.dumps(config))
+        self._process: subprocess.Popen[bytes] | None = None
+        atexit.register(self.kill)
+
+    def start(self) -> None:
+        """Start the daemon."""
+        self.starts += 1
+        path = os.pathsep.join([str(_SITE), *filter(None, [os.environ.get("PYTHONPATH")])])
+        environment = {**os.environ, "SOAK": str(self.probe), "PYTHONPATH": path}
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "wireleap_relay", "--home", str(self.home.path), "start", "--fg"],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment,
+                start_new_session=True,
+            )
+
+    @property
+    def daemon(self) -> psutil.Process:
+        """Give its process."""
+        assert self._process is not None
+        return psutil.Process(self._process.pid)
+
+    @property
+    def workers(self) -> list[psutil.Process]:
+        """Give its workers' processes."""
+        return [each for each in self.daemon.children() if each.status() != psutil.STATUS_ZOMBIE]
+
+    def kill(self) -> None:
+        """Kill the daemon; its workers end by themselves."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    async def stop(self) -> int:
+        """Stop it as an operator would; give its exit code."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGTERM)
+        code = await self.until(self._process.poll, 30.0)
+        return int(code)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the daemon is gone."""
+        return self._process is None or self._process.poll() is not None
+
+    def set_clock(self, wrong_by: float) -> None:
+        """Have all of its processes believe in another time."""
+        temporary = self.probe / "clock.new"
+        temporary.write_text(str(wrong_by))
+        temporary.replace(self.probe / "clock")
+
+    async def ask(self, path: str) -> Any:
+        """Ask the REST API; None where there is no answer."""
+        try:
+            answer = await treq.get(f"http://127.0.0.1:{self._rest}/api/{path}", persistent=False, timeout=5)
+            return await answer.json()
+        except Exception:  # noqa: BLE001 - faults are what this is about
+            return None
+
+    async def recovered(self) -> float:
+        """Wait until it is healthy, all of its workers are running and its clock is right again.
+
+        :returns: seconds that it took.
+        :raises AssertionError: where it takes too long.
+        """
+        begun = time.monotonic()
+        while time.monotonic() - begun < _RECOVERY:
+            health, workers = await self.ask("health"), await self.ask("workers")
+            if health and workers and health["healthy"] and all(w["state"] == "running" for w in workers["workers"]):
+                return time.monotonic() - begun
+            await deferLater(self._reactor, 0.2)
+        raise AssertionError(f"not healthy again within {_RECOVERY:.0f} s: {health}, {workers}")
+
+    async def until(self, condition: Callable[[], Any], patience: float) -> Any:
+        """Wait until something is not None any more."""
+        deadline = time.monotonic() + patience
+        while (found := condition()) is None:
+            assert time.monotonic() < deadline, "it takes too long"
+            await deferLater(self._reactor, 0.05)
+        return found
+
+    def samples(self) -> dict[int, Sample]:
+        """Look at all of its processes now."""
+        found = {}
+        try:
+            for process in [self.daemon, *self.workers]:
+                with process.oneshot():
+                    told = self.probe / f"{process.pid}.json"
+                    calls = json.loads(told.read_text())["delayed_calls"] if told.exists() else 0
+                    found[process.pid] = Sample(
+                        process.memory_info().rss, process.num_fds(), process.num_threads(), calls
+                    )
+        except (psutil.Error, ValueError, AssertionError):
+            return {}  # one has gone meanwhile
+        return found

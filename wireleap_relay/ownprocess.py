@@ -1,0 +1,55 @@
+"""What this process has, and work that it does again and again: both also when it is short of everything."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+
+def resident_memory() -> int:
+    """Give the bytes of memory that are resident; once asked, it needs no descriptor any more."""
+    return int(os.pread(_statm(os.getpid()), 100, 0).split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@functools.cache
+def _statm(_pid: int) -> int:
+    return os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
+
+
+class Steady:
+    """Calls something every so many seconds, and goes on when that fails.
+
+    What keeps others within bounds must not end with the first failure: in a process that has no memory, or no
+    descriptors, left for the moment, anything may fail.
+    """
+
+    _log = Logger()
+
+    def __init__(self, clock: Any, interval: float, call: Callable[[], object]) -> None:
+        """Prepare to call, every ``interval`` seconds."""
+        self._interval = interval
+        self._calling = LoopingCall(call)
+        self._calling.clock = clock
+        self._running = False
+
+    def start(self, *, now: bool = False) -> None:
+        """Begin, with a call at once or with a wait."""
+        self._running = True
+        self._calling.start(self._interval, now=now).addErrback(self._failed)
+
+    def stop(self) -> None:
+        """Call no more."""
+        self._running = False
+        if self._calling.running:
+            self._calling.stop()
+
+    def _failed(self, failure: Failure) -> None:
+        self._log.failure("What is done every {interval} s has failed once", failure, interval=self._interval)
+        if self._running:
+            self.start()
