@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.internet.error import ConnectionDone, ConnectionLost, ProcessExitedAlready
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import Factory, ProcessProtocol, connectionDone
+from twisted.internet.task import deferLater
 from twisted.logger import Logger, LogLevel
 from twisted.protocols.amp import Command
 from twisted.python.failure import Failure
@@ -41,6 +42,10 @@ class Employer(Protocol):
     @property
     def tokens(self) -> TokenStore:
         """Where sharetokens are kept."""
+
+    @property
+    def drain_timeout(self) -> float:
+        """Seconds that open tunnels have to finish when a worker is to end."""
 
     def beginning(self) -> Mapping[str, Any]:
         """Give what a new worker is told."""
@@ -138,7 +143,10 @@ class WorkerProcess:
             return
         drained = link.callRemote(commands.Drain)
         drained.addErrback(self._deaf)
-        await DeferredList([drained, link.lost], fireOnOneCallback=True)
+        # It keeps to that itself, unless it stands still.
+        longest = deferLater(self._reactor, self._employer.drain_timeout + _PATIENCE)
+        await DeferredList([drained, link.lost, longest], fireOnOneCallback=True, consumeErrors=True)
+        longest.cancel()
         link.end()
         killing = self._reactor.callLater(_PATIENCE, self._kill)
         await ended

@@ -120,6 +120,7 @@ class WorkersService(Service):
 
     def apply(self, config: Config, source: bytes) -> None:
         """Go by another config from here on."""
+        self._config = config
         self._begin["config"] = source
         for worker in self._workers:
             worker.tell(commands.Reload, config=source)
@@ -165,6 +166,11 @@ class WorkersService(Service):
     def tokens(self) -> TokenStore:
         """Where their sharetokens are kept."""
         return self._store
+
+    @property
+    def drain_timeout(self) -> float:
+        """Seconds that open tunnels have to finish."""
+        return self._config.drain_timeout
 
     def counted(self, number: int, carried: Mapping[PublicKey, tuple[int, int]]) -> None:
         """Count what a worker has carried since it was last heard of."""
