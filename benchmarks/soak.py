@@ -36,6 +36,8 @@ _SHORT_TERMS, _TERMS = Terms(duration=4.0, submission_window=20.0), Terms(durati
 _LONG = 60.0
 #: Faults that end processes; from a third of the run on the first of them is spared, in the last third all are.
 _DEADLY = ("daemon killed", "worker killed", "no memory")
+#: Of all tunnels, that faults have to leave in peace for the run to show anything.
+_GOOD = 0.3
 #: Seconds between looks at processes, and looks that make a history.
 _LOOK, _HISTORY = 2.0, 40
 #: Of a process that has done the same work for long.
@@ -83,7 +85,9 @@ class Soak:
             await self._torment()
             for client in self.clients:
                 client.stopping = True
-            await DeferredList(using)
+            for succeeded, result in await DeferredList(using, consumeErrors=True):
+                if not succeeded:
+                    self.broken.append(f"a client met something of its own: {result}")
             await self._settle()
             looking.stop()
             self._judge()
@@ -163,7 +167,7 @@ class Soak:
         self._judge_tokens()
         self._judge_bytes()
         self._judge_growth()
-        log = self.relay.log.read_text()
+        log = self.relay.log.read_text() + self._front.log.read_text()
         for mark in ("Traceback", "CRITICAL"):
             if mark in log:
                 where = log.index(mark)
@@ -174,8 +178,9 @@ class Soak:
         for record in self._failed():
             if not any(fault.excuses(record) for fault in faults):
                 self.broken.append(f"no fault explains what became of {record}")
-        if not any(record.opened for record in self._records()):
-            self.broken.append("no tunnel was opened")
+        good = len(self._records()) - len(self._failed())
+        if good < len(self._records()) * _GOOD:
+            self.broken.append(f"of {len(self._records())} tunnels only {good} did as they should")
 
     def _judge_tokens(self) -> None:
         served = {record.token for record in self._records() if record.opened and record.token is not None}
@@ -251,6 +256,9 @@ async def _run(reactor: Any, options: argparse.Namespace, folder: Path) -> None:
     print(
         f"tunnels: {len(records)}, {sum(done.values())} as they should be ({dict(done)}), {len(soak._failed())} touched by faults"
     )
+    reasons = Counter(record.trouble for record in soak._failed())
+    for reason, count in reasons.most_common(8):
+        print(f"  {count} x {reason[:200]}")
     for each in soak.broken[:20]:
         print(f"BROKEN: {each}")
     print(f"seed {options.seed}: {'BROKEN' if soak.broken else 'all of it holds'}")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import random
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import attrs
-from twisted.internet.defer import Deferred, DeferredList
+from OpenSSL import SSL
+from twisted.internet.defer import Deferred, DeferredList, TimeoutError  # noqa: A004
+from twisted.internet.error import ConnectError, ConnectionClosed
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import deferLater
@@ -17,6 +19,7 @@ from zope.interface import implementer
 
 from wireleap_relay.sandbox.circuit import Circuit
 from wireleap_relay.sandbox.tunnel import Tunnel, TunnelError
+from wireleap_relay.tunnel.streams import TooManyStreams
 from wireleap_relay.wire.keys import PublicKey, Signature, SigningKey
 from wireleap_relay.wire.sharetoken import ContractStatement, Sharetoken
 
@@ -25,6 +28,8 @@ _STEP = 16 * 1024
 #: Seconds in which a tunnel that nothing has been done to has to come to its end.
 _PATIENCE = 120.0
 _REFUSALS = (400, 408, 500, 502)
+#: What becomes of a client whose relay is in trouble.
+_OF_THE_NETWORK = (TunnelError, ConnectionClosed, ConnectError, TimeoutError, TooManyStreams, SSL.Error, AssertionError)
 
 
 def pattern(begin: int, size: int) -> bytes:
@@ -248,7 +253,8 @@ class Client:
             self.records.append(record)
             try:
                 await self._tunnel(circuit, target, record)
-            except Exception as e:  # noqa: BLE001 - each is judged by what was done to the relay at the time
+            except _OF_THE_NETWORK as e:
+                # It is judged by what was done to the relay at the time.
                 record.trouble = f"{type(e).__name__}: {e}"
             record.ended = time.monotonic()
             await deferLater(self._reactor, 1.0 if record.trouble else self._chance.random() * 0.3)
@@ -302,16 +308,9 @@ class Client:
 
 
 def _port(circuit: Circuit) -> int:
-    """Give the port that the client's connection comes from."""
-    connection = circuit._first
-    if connection is None or connection.transport is None:
-        return 0
+    """Give the port that the client's connection comes from; 0 where it is gone already."""
+    transport: Any = circuit._connections[-1].transport if circuit._connections else None
     try:
-        return int(connection.transport.getHost().port)  # type: ignore[attr-defined]
+        return int(transport.getHost().port)
     except (AttributeError, OSError):
         return 0
-
-
-def summary(records: Sequence[Record]) -> Counter[str]:
-    """Count tunnels by what they did."""
-    return Counter(record.mode for record in records if not record.trouble)

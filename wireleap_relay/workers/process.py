@@ -144,7 +144,7 @@ class WorkerProcess:
         drained = link.callRemote(commands.Drain)
         drained.addErrback(self._deaf)
         # It keeps to that itself, unless it stands still.
-        longest = deferLater(self._reactor, self._employer.drain_timeout + _PATIENCE)
+        longest: Deferred[Any] = deferLater(self._reactor, self._employer.drain_timeout + _PATIENCE)
         await DeferredList([drained, link.lost, longest], fireOnOneCallback=True, consumeErrors=True)
         longest.cancel()
         link.end()
