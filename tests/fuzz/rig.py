@@ -91,7 +91,7 @@ class Rig:
         decoy = make_decoy(self.reactor, lambda: float(NOW), NO_DECOY)
         admission = SharetokenAdmission(relay, self, self, self, lambda: NOW)
         doorway = Doorway(relay, admission, dialler, self.registry, self.reactor, decoy, maxtime)
-        self.hall = Hall(self.registry, resident=lambda: 0, descriptors=10_000)
+        self.hall = Hall(self.registry, resident=lambda: 0, descriptors=2**40)
         self.client = ClientConnection(Plain(), doorway, self.hall, self.limits, "192.0.2.1")
         globalLogPublisher.addObserver(self._noticed)
         _, self.wire = self.reactor.connected(self.client)

@@ -332,3 +332,34 @@ class ArchiveTests(SubmissionTestCase):
         await self.at(1200.0)
         self.assertEqual(await self.store.do(lambda database: database.to_archive(9)), [])
         self.assertEqual(await self.store.do(lambda database: database.forget(1e9, 9)), 1)
+
+
+class WrongClockTests(SubmissionTestCase):
+    async def test_what_expired_while_the_clock_was_ahead_is_handed_in(self) -> None:
+        await gatherResults([self.store.deposit(self.mint.token()) for _ in range(2)])
+        self.contract.answers = [SubmissionFailed("not yet", answered=True)] * 2
+        await self.start()
+        self.assertEqual(await self.at(1200.0), TokenCounts(submitting=2))
+        await self.store.deposit(self.mint.token())
+        self.now = 90_000.0
+        await self.look()
+        await self.until(lambda: self.counts() == TokenCounts(expired=3))
+        self.assertEqual(await self.at(1210.0), TokenCounts(submitted=1, submitting=2))
+        self.assertEqual(await self.at(1510.0), TokenCounts(submitted=3))
+
+    async def test_what_was_put_off_while_the_clock_was_ahead_is_put_off_no_longer_than_ever(self) -> None:
+        mint = self.mint = Mint(1000, 9000)
+        await self.store.deposit(mint.token())
+        self.contract.answers = [SubmissionFailed("not yet", answered=True)]
+        await self.start()
+        self.assertEqual(await self.at(8000.0), TokenCounts(submitting=1))
+        self.assertEqual(await self.at(2000.0), TokenCounts(submitting=1))
+        self.assertEqual(await self.at(2300.0), TokenCounts(submitted=1))
+
+    async def test_what_a_contract_called_closed_stays_so(self) -> None:
+        self.now = 1150.0
+        token = self.mint.token()
+        await self.store.deposit(token)
+        await self.store.do(lambda database: database.settle(token, Outcome("expired", "closed"), 1100.0))
+        await self.start()
+        self.assertEqual(await self.at(1200.0), TokenCounts(expired=1))

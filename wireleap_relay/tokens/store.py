@@ -202,6 +202,17 @@ class TokenDatabase:
             (now, now, most),
         ).rowcount
 
+    def revive(self, now: float) -> int:
+        """Hold tokens again that a clock, which was ahead then, had marked as expired: their window is open yet.
+
+        :returns: how many.
+        """
+        return self._db.execute(
+            "UPDATE sharetoken SET state = CASE attempts WHEN 0 THEN 'held' ELSE 'submitting' END, changed_at = ?"
+            " WHERE state = 'expired' AND contract IN (SELECT contract FROM tally) AND changed_at > ? AND settlement_close > ?",
+            (now, now, now),
+        ).rowcount
+
     def forget(self, closed_before: float, most: int) -> int:
         """Drop submitted and archived tokens whose window closed before some time: no one can be paid with them again.
 

@@ -107,6 +107,7 @@ class SubmissionService(Service):
         self._unsaved: dict[Signature, Callable[[TokenDatabase], None]] = {}
         self._archiving: Deferred[None] | None = None
         self._archive_again_at = 0.0
+        self._ticked_at = 0.0
 
     def startService(self) -> None:
         """Begin at once: tokens may have become due while the relay was down."""
@@ -135,12 +136,26 @@ class SubmissionService(Service):
         if not self.interval:
             return
         self._pauses.clear()
-        soon = self._clock() + self.interval
-        self._store.do(lambda database: database.hasten(soon)).addErrback(self._unkept)
+        self._make_up(self._clock())
         # A new one each time: one that is stopped in a tick would go on when it is started again.
         self._ticking = LoopingCall(self._tick)
         self._ticking.clock = self._reactor
         self._ticking.start(min(_TICK, self.interval)).addErrback(self._stuck)
+
+    def _make_up(self, now: float) -> None:
+        """Let no token wait for a time that was reckoned from another clock, or with another interval."""
+        soon = now + self.interval
+        self._ticked_at = now
+
+        def make_up(database: TokenDatabase) -> int:
+            database.hasten(soon)
+            return database.revive(now)
+
+        self._store.do(make_up).addCallbacks(self._revived, self._unkept)
+
+    def _revived(self, count: int) -> None:
+        if count:
+            self._log.info("{count} sharetokens had expired by a clock that was ahead: they are handed in", count=count)
 
     def _end(self) -> None:
         if self._ticking.running:
@@ -151,6 +166,9 @@ class SubmissionService(Service):
 
     async def _begin_rounds(self) -> None:
         now = self._clock()
+        if now < self._ticked_at:
+            self._make_up(now)  # the clock was set back
+        self._ticked_at = now
         self._archive_soon()
         if self._unsaved:
             self._save().addErrback(self._unkept)
