@@ -50,7 +50,7 @@ class ClientLimits:
     connection_rate: Annotated[int, whole(1, _MOST)] = 200
     reset_rate: Annotated[int, whole(1, _MOST)] = 100
     request_rate: Annotated[int, whole(1, _MOST)] = 200
-    frame_rate: Annotated[int, whole(20, _MOST)] = 1000
+    frame_rate: Annotated[int, whole(200, _MOST)] = 1000
     handshake_timeout: Annotated[float, seconds(1, HOUR)] = 10.0
     headers_timeout: Annotated[float, seconds(1, HOUR)] = 10.0
     idle_timeout: Annotated[float, seconds(1, DAY)] = 600.0

@@ -25,9 +25,12 @@ _MARK = b"windowed"
 
 
 class Growth:
-    """Widens the windows of one connection's streams."""
+    """Widens the windows of one connection's streams.
 
-    __slots__ = ("_asked_at", "_clock", "_first", "_largest", "_pool", "_shortest", "_taken", "_waiting")
+    :ivar waiting: for the answer to a PING.
+    """
+
+    __slots__ = ("_asked_at", "_clock", "_first", "_largest", "_pool", "_shortest", "_taken", "waiting")
 
     def __init__(self, clock: Callable[[], float], pool: WindowPool, first: int, largest: int) -> None:
         """Begin.
@@ -39,7 +42,7 @@ class Growth:
         self._pool = pool
         self._first = first
         self._largest = largest
-        self._waiting = False
+        self.waiting = False
         self._asked_at = -_INTERVAL
         self._shortest = float("inf")
         self._taken: dict[Stream, int] = {}
@@ -54,13 +57,13 @@ class Growth:
             return self._pool.widen(window, min((_FIRST_STEP - 1) * self._first, self._largest - self._first)), b""
         if window.size >= self._largest:
             return 0, b""
-        if self._waiting:
+        if self.waiting:
             self._taken.setdefault(stream, window.taken)
             return 0, b""
         now = self._clock()
         if now - self._asked_at < _INTERVAL:
             return 0, b""
-        self._waiting = True
+        self.waiting = True
         self._asked_at = now
         self._taken = {stream: window.taken}
         return 0, frames.ping(_MARK)
@@ -71,9 +74,9 @@ class Growth:
         :returns: streams, and what their windows have grown by.
         """
         taken_before, self._taken = self._taken, {}
-        if not self._waiting or mark != _MARK:
+        if not self.waiting or mark != _MARK:
             return
-        self._waiting = False
+        self.waiting = False
         round_trip = max(self._clock() - self._asked_at, 1e-6)
         # The client's own queue makes the answer late, and a larger window only makes that queue longer.
         self._shortest = min(self._shortest, round_trip)

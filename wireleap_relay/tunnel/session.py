@@ -288,12 +288,13 @@ class Session(Streams):
             return self.fail(ErrorCodes.FRAME_SIZE_ERROR)
         if stream_id:
             return self.fail(ErrorCodes.PROTOCOL_ERROR)
-        if not self.spend(abuse.PINGS):
+        growth, answers = self._growth, frame[4] & frames.ACK
+        if not (answers and growth is not None and growth.waiting) and not self.spend(abuse.PINGS):
             return None
-        if not frame[4] & frames.ACK:
+        if not answers:
             self._sender.say(frames.ping_answer(frame))
-        elif self._growth is not None:
-            for stream, increment in self._growth.answered(frame[frames.HEADER_SIZE :]):
+        elif growth is not None:
+            for stream, increment in growth.answered(frame[frames.HEADER_SIZE :]):
                 self._sender.say(frames.window_update(stream.id, increment))
         return None
 
