@@ -161,6 +161,8 @@ class Relay(MultiService):
         The keeper writes ``stats.json``, hands sharetokens in, and answers its operator.
         """
         self._keeps = keeps
+        if keeps:
+            self._home = attrs.evolve(self._home, upgrading=False)
         if self.parts.usage is not None:
             await self.parts.usage.keep(keeps)
         for part in self.services:

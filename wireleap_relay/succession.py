@@ -43,6 +43,7 @@ class RelayIncumbent:
         self._readiness = readiness
         self._succession = succession
         self._stopping = False
+        self.leaves = False
         reactor.addSystemEventTrigger("before", "shutdown", self._stops)
 
     def hand_out(self) -> tuple[dict[str, Any], list[socket.socket]]:
@@ -62,27 +63,32 @@ class RelayIncumbent:
         """Accept connections, or let them wait for another process."""
         return self._relay.parts.plane.accept(accepts)
 
-    def keep(self, keeps: bool, other: int) -> Deferred[Any]:
+    def keep(self, keeps: bool) -> Deferred[Any]:
         """Be the keeper, or leave that to another process."""
-        return Deferred.fromCoroutine(self._keep(keeps, other))
-
-    async def _keep(self, keeps: bool, other: int) -> None:
         listening = self._relay.parts.plane.listening
         if listening is not None:
             if keeps:
                 listening.claim()
             else:
                 listening.hand_on()
-        await self._relay.keep(keeps)
-        if not keeps:
-            await self._readiness.hand_on(other)
-        elif self._succession is not None:
-            self._readiness.adopt(self._succession.supervisor)
+        return Deferred.fromCoroutine(self._relay.keep(keeps))
 
-    def leave(self) -> None:
-        """Stop, without a word to directories."""
+    def leave(self, successor: int) -> Deferred[Any]:
+        """Leave the home to another process, and stop, without a word to directories."""
+        return Deferred.fromCoroutine(self._leave(successor))
+
+    async def _leave(self, successor: int) -> None:
+        if self.leaves:
+            return
+        self.leaves = True
         self._relay.leave()
-        signal.raise_signal(signal.SIGTERM)
+        await self._readiness.hand_on(successor)
+        self._reactor.callLater(0, signal.raise_signal, signal.SIGTERM)
+
+    def adopt(self) -> None:
+        """Be the relay to whoever looks after its processes."""
+        if self._succession is not None:
+            self._readiness.adopt(self._succession.supervisor)
 
     def stay(self) -> None:
         """Tell directories that it is this version which serves."""

@@ -112,7 +112,7 @@ class Options(usage.Options):
     def _succeed(self) -> Succession | None:
         """Take over what the daemon has whose place this one is about to take, where there is one."""
         predecessor = os.environ.get(SUCCEEDS_VARIABLE, "")
-        if self.lock.held or not predecessor.isdigit():
+        if not predecessor.isdigit():
             return None
         try:
             return succeed(self.home, int(predecessor))

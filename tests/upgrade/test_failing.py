@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from tests.upgrade.faults import FAULTS, Fault
-from tests.upgrade.world import NEW, OLD, UpgradeTestCase
+from tests.upgrade.world import NEW, OLD, Load, UpgradeTestCase
+from wireleap_relay.upgrade.record import Record
 from wireleap_relay.upgrade.rules import read_skipped
 from wireleap_relay.wire.versions import Version
 
 
-class FailingVersions(UpgradeTestCase):
+class FailingTestCase(UpgradeTestCase):
     probation = 2.5
 
-    async def taken_back(self, fault: Fault) -> None:
-        """Upgrade to a version with a fault."""
+    async def taken_back(self, fault: Fault) -> tuple[Record, Load]:
+        """Upgrade to a version with a fault; give how it ended, and how clients fared."""
         self.publish(fault=fault.code)
         self.ask_for(NEW)
         old = await self.launch()
@@ -35,7 +36,10 @@ class FailingVersions(UpgradeTestCase):
         for file in (self.home.program, self.home.config):
             self.assertFalse(self.home.next(file).exists())
         self.assertFalse(self.home.quarantine.exists())
+        return record, load
 
+
+class FailingVersions(FailingTestCase):
     async def test_it_crashes_after_a_while(self) -> None:
         await self.taken_back(FAULTS["crashes after a while"])
 

@@ -130,9 +130,10 @@ class UpgradeTestCase(RelayTestCase):
                     found.append(int(entry.name))
         return found
 
-    def kill_all(self) -> None:
+    async def kill_all(self) -> None:
         for pid in self.pids():
             os.kill(pid, signal.SIGKILL)
+        await deferLater(reactor, 0.1)  # the network hears of it
 
     def running(self) -> int | None:
         return look(self.home).pid

@@ -68,7 +68,7 @@ class HomeLock:
 
         :returns: whether it is held.
         """
-        if not self.held:
+        if not self.held and self._descriptor >= 0:
             with contextlib.suppress(BlockingIOError):
                 fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 os.ftruncate(self._descriptor, 0)

@@ -67,13 +67,15 @@ class Downloader:
 
     async def _fetch(self, url: str, file: Path, limit: int, progress: Progress) -> None:
         asked: Deferred[Any] = self._client.get(url, allow_redirects=False, unbuffered=True)
-        asked.addTimeout(self._idle_timeout, self._reactor)
+        asked.addTimeout(self._idle_timeout, self._reactor, _too_late)
         response = await asked
         if response.code != 200:
+            response.deliverBody(_Unwanted())
             kind = NotThere if response.code in (404, 410) else DownloadFailed
             raise kind(f"{url}: the server answers with HTTP status {response.code}")
         length = response.length if isinstance(response.length, int) else 0
         if length > limit:
+            response.deliverBody(_Unwanted())
             raise DownloadFailed(f"{url}: it has {length} bytes, more than the {limit} that it may have")
         with file.open("wb") as out:
             body = _Body(self._reactor, out, limit, lambda count: progress(count, length), self._idle_timeout)
@@ -81,6 +83,18 @@ class Downloader:
             await body.done.addTimeout(_TIMEOUT, self._reactor)
             if length and body.count != length:
                 raise DownloadFailed(f"{url}: only {body.count} of {length} bytes have come")
+
+
+class _Unwanted(Protocol):
+    """Hangs up."""
+
+    def connectionMade(self) -> None:
+        transport: Any = self.transport
+        transport.stopProducing()
+
+
+def _too_late(_: object, timeout: float) -> None:
+    raise TooLate(timeout)
 
 
 class _Body(Protocol):

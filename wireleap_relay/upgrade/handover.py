@@ -26,7 +26,8 @@ from twisted.python.failure import Failure
 
 from wireleap_relay.daemon.path import SocketPath
 from wireleap_relay.home import Home
-from wireleap_relay.upgrade.peer import PeerFailed, socket_name
+from wireleap_relay.upgrade.peer import PeerFailed, socket_name, stopped_name
+from wireleap_relay.upgrade.record import read_record
 from wireleap_relay.wire.encoding import read_json
 
 _COUNT_EVERY = 0.2
@@ -40,20 +41,28 @@ Carried = Mapping[str, tuple[int, int]]
 class Incumbent(Protocol):
     """A relay whose place can be taken."""
 
+    @property
+    def leaves(self) -> bool:
+        """Whether it stops because another daemon serves in its place."""
+
     def hand_out(self) -> tuple[dict[str, Any], list[socket.socket]]:
         """Give what a successor needs, and the sockets that listen."""
 
     def accept(self, accepts: bool) -> Deferred[Any]:
         """Accept connections, or let them wait for another process."""
 
-    def keep(self, keeps: bool, other: int) -> Deferred[Any]:
-        """Be the keeper, or leave that to another process.
+    def keep(self, keeps: bool) -> Deferred[Any]:
+        """Be the keeper, or leave that to another process."""
 
-        :param other: its process id.
+    def leave(self, successor: int) -> Deferred[Any]:
+        """Leave the home to another process, and stop, without a word to directories.
+
+        :param successor: its process id.
+        :returns: fires when the home is free.
         """
 
-    def leave(self) -> None:
-        """Stop, without a word to directories: somebody else serves in this relay's name."""
+    def adopt(self) -> None:
+        """Be the relay to whoever looks after its processes: a predecessor has left."""
 
     def stay(self) -> None:
         """Tell directories that it is this version which serves."""
@@ -134,7 +143,10 @@ class HandoverService(Service):
         super().stopService()
         self._counting.stop()
         with contextlib.suppress(OSError):
-            self._file.unlink()
+            if not self.incumbent.leaves and not read_record(self._home).is_done:
+                self._file.rename(self._home.path / stopped_name(os.getpid()))
+            else:
+                self._file.unlink()
         self._count()
         ended = [maybeDeferred(self._port.stopListening), *(talk.end() for talk in self._talks)]
         return DeferredList(ended, consumeErrors=True)
@@ -151,7 +163,7 @@ class HandoverService(Service):
     def _remove_left_over(self) -> None:
         prefix = socket_name(0)[:-1]
         for file in self._home.path.glob(f"{prefix}*"):
-            pid = file.name.removeprefix(prefix)
+            pid = file.name.removeprefix(prefix).partition("-")[0]
             if pid.isdigit() and (int(pid) == os.getpid() or not os.path.exists(f"/proc/{pid}")):
                 file.unlink(missing_ok=True)
 
@@ -225,10 +237,11 @@ class Talk(LineOnlyReceiver):
                 return self._incumbent.accept(not self._paused).addCallback(lambda _: None)
             case "keep" | "rest" as word:
                 self._paused = False
-                return self._incumbent.keep(word == "keep", int(message["other"])).addCallback(lambda _: None)
+                return self._incumbent.keep(word == "keep").addCallback(lambda _: None)
             case "leave":
-                self._reactor.callLater(0, self._incumbent.leave)
-                return None
+                return self._incumbent.leave(int(message["successor"])).addCallback(lambda _: None)
+            case "adopt":
+                return self._incumbent.adopt()
             case "stay":
                 return self._incumbent.stay()
             case "health":

@@ -38,6 +38,11 @@ def socket_name(pid: int) -> str:
     return f"{_PREFIX}{pid}"
 
 
+def stopped_name(pid: int) -> str:
+    """Name what a daemon leaves that was told to stop while another one was about to take its place."""
+    return f"{_PREFIX}{pid}-stopped"
+
+
 class Peer:
     """A connection to one daemon; a context manager."""
 

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from pysequoia import Cert
 
+from wireleap_relay.daemon.state import look
 from wireleap_relay.home import Home, HomeError
 from wireleap_relay.upgrade import files
 from wireleap_relay.upgrade.download import DownloadFailed, NotThere
@@ -93,9 +94,11 @@ class Preparation(RecordedWork):
 
     def stage(self) -> None:
         """Move the file to where it can run."""
+        state = look(self.home)
         try:
+            self.keep(was_running=state.kind == "running", old_pid=state.pid or 0)
             files.stage(self.home, self.home.quarantine / file_name())
-        except HomeError as e:
+        except (HomeError, OSError) as e:
             self._failed(str(e))
         else:
             self.machine.moved()

@@ -29,6 +29,8 @@ from wireleap_relay.wire.versions import Version
 
 #: Seconds until a version that could not be fetched or installed is tried once more.
 _RETRY = 3600.0
+#: Seconds between looks at whether somebody works on an upgrade.
+_LOOK_AGAIN = 2.0
 #: Times that a supervisor which was killed is followed by another one.
 _PICKED_UP = 3
 
@@ -78,6 +80,7 @@ class UpgradeService(Service):
         self._download: Deferred[None] | None = None
         self._busy = False
         self._retry: IDelayedCall | None = None
+        self._looking: IDelayedCall | None = None
         self._supervisors = 0
 
     def startService(self) -> None:
@@ -90,6 +93,8 @@ class UpgradeService(Service):
         super().stopService()
         if self._retry is not None and self._retry.active():
             self._retry.cancel()
+        if self._looking is not None and self._looking.active():
+            self._looking.cancel()
         if self._download is not None:
             self._download.cancel()
 
@@ -138,7 +143,7 @@ class UpgradeService(Service):
 
     def abandoned(self) -> None:
         """Go on with an upgrade, where nobody works on it any more."""
-        if self.running:
+        if self.running and (self._looking is None or not self._looking.active()):
             self._in_thread(self._take_up).addErrback(self._failed)
 
     # The rest
@@ -218,7 +223,9 @@ class UpgradeService(Service):
             with at_work(self._home):
                 record = read_record(self._home)
         except Busy:
-            return  # it is being worked on
+            # Whoever works on it may end before it does.
+            self._reactor.callFromThread(self._look_again)
+            return
         self._reactor.callFromThread(self._note, record)
         if record.is_done:
             return
@@ -227,6 +234,10 @@ class UpgradeService(Service):
             raise HomeError("its supervisors end too early")
         self._log.warn("The upgrade to version {version} was left half done", version=record.version)
         self._run(self._home.program)
+
+    def _look_again(self) -> None:
+        if self.running:
+            self._looking = self._reactor.callLater(_LOOK_AGAIN, self.abandoned)
 
     def _note(self, record: Record) -> None:
         self._record = record

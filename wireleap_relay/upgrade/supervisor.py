@@ -18,11 +18,11 @@ import attrs
 
 from wireleap_relay.config import ConfigError, parse_config
 from wireleap_relay.daemon.control import DaemonError, LaunchFailed, launch
-from wireleap_relay.daemon.state import look
+from wireleap_relay.daemon.lock import HomeTaken
 from wireleap_relay.home import Home, HomeError
 from wireleap_relay.upgrade import files
 from wireleap_relay.upgrade.migrations import migrate_home
-from wireleap_relay.upgrade.peer import NoPeer, Peer, PeerFailed
+from wireleap_relay.upgrade.peer import NoPeer, Peer, PeerFailed, stopped_name
 from wireleap_relay.upgrade.record import Busy, Record, at_work
 from wireleap_relay.upgrade.work import RecordedWork
 from wireleap_relay.wire.versions import Version
@@ -98,17 +98,18 @@ class Supervisor(RecordedWork):
 
     def take_over(self) -> None:
         """Start the new daemon beside the old one, and have it accept connections in its place."""
-        state = look(self.home)
-        if state.kind != "running" or state.pid is None:
+        if not self.record.was_running:
             self.machine.taken_over()  # there is nobody whose place could be taken
             return
+        self._old = _Daemon(self.home, self.record.old_pid)
         try:
-            self.keep(was_running=True, old_pid=state.pid)
-            self._old = _Daemon(self.home, state.pid)
             self._old.ask("health", self._patience.answer)
-            self._launch_next(state.pid)
+            self._launch_next(self.record.old_pid)
             self._old.ask("pause", self._patience.answer)
             self._new.ask("accept", self._patience.answer)
+        except NoPeer as e:
+            self._fail(f"the relay that was to be succeeded: {e}", skip=False)
+            return
         except (PeerFailed, DaemonError, HomeError) as e:
             self._fail(_why(e))
             return
@@ -142,7 +143,7 @@ class Supervisor(RecordedWork):
             try:
                 health = self._new.ask("health", self._patience.answer)
             except PeerFailed:
-                return Trouble("it has ended" if self._new.is_gone() else "it does not answer any more")
+                return Trouble("it has ended" if self._new.ends_within(1.0) else "it does not answer any more")
             try:
                 self._new.ask("ping", self._patience.answer)
                 silent = 0
@@ -151,7 +152,7 @@ class Supervisor(RecordedWork):
                 if silent >= _PINGS:
                     return Trouble(f"clients get no answer: {e}")
             old = self._old.try_to_ask("health", self._patience.answer)
-            if (old and old["stopping"]) or health["stopping"]:
+            if self._is_stopped(old) or health["stopping"]:
                 return Trouble("the relay was told to stop", skip=False)
             had = set(old["enrolled"]) if old else had
             missing = had - set(health["enrolled"])
@@ -166,56 +167,69 @@ class Supervisor(RecordedWork):
     def commit(self) -> None:
         """Put the new files in their places, make the new daemon the keeper, and let the old one go."""
         files.put_in_place(self.home)
-        if self._new.is_reachable():
-            if self._old.is_reachable():
-                # Whatever happens to the question, the keeper is the one that answers next.
-                self._old.try_to_ask("rest", self._patience.answer, other=self._new.pid)
-                self._new.ask("keep", self._patience.answer, other=self._old.pid)
-                self._old.try_to_ask("leave", self._patience.answer)
-                self._tell("The old process lets open tunnels finish")
-            else:
-                self._new.ask("keep", self._patience.answer, other=self._old.pid or 0)
+        if self.record.was_running and not self._hands_over(self._old, self._new):
+            self._tell(f"Process {self._new.pid} of version {self.record.version} has died: it is started again")
+            self._start(self.record.version, self._old)
         self.keep(finished=True)
+
+    def _hands_over(self, leaving: _Daemon, staying: _Daemon) -> bool:
+        """Have one daemon take over all that is left from the other, which may be dead; tell whether it could."""
+        leaving.try_to_ask("pause", self._patience.answer)
+        try:
+            staying.ask("accept", self._patience.answer)
+            leaving.try_to_ask("rest", self._patience.answer)
+            staying.ask("keep", self._patience.answer)
+        except PeerFailed:
+            leaving.try_to_ask("accept", self._patience.answer)
+            leaving.try_to_ask("keep", self._patience.answer)
+            return False
+        leaving.try_to_ask("leave", self._patience.answer, successor=staying.pid)
+        staying.try_to_ask("adopt", self._patience.answer)
+        return True
+
+    def _start(self, version: str, other: _Daemon) -> None:
+        """Start what is in the home, in the place of the other version's daemon where that lives."""
+        # With 0 it succeeds nobody, and knows nevertheless that an upgrade is being worked on.
+        predecessor = other.pid if other.is_reachable() else 0
+        for attempt in range(_STARTS):
+            try:
+                launched = launch(
+                    self.home, [str(self.home.program)], patience=self._patience.start, succeeding=predecessor
+                )
+            except HomeTaken as e:  # somebody else was faster, systemd for one
+                self._tell(str(e))
+                return
+            except (DaemonError, HomeError) as e:
+                self._tell(f"Attempt {attempt + 1} of {_STARTS} to start version {version} again: {_why(e)}")
+                continue
+            if predecessor:
+                self._hands_over(other, _Daemon(self.home, launched.pid))
+            self._tell(f"Version {version} runs again, as process {launched.pid}")
+            return
 
     def undo(self) -> None:
         """Have the old daemon serve alone, and remove the new files."""
         self._tell(f"Version {self.record.version} is taken back: {self.record.why}")
         files.remove_next(self.home)  # before the old version may start again, and read what is not for it
-        stopping = (self._old.try_to_ask("health", self._patience.answer) or {}).get("stopping", False)
-        if self._old.is_reachable():
+        if self._is_stopped(self._old.try_to_ask("health", self._patience.answer)):
+            self._tell("The relay was told to stop, so it is not started again")
+            (self.home.path / stopped_name(self.record.old_pid)).unlink(missing_ok=True)
+        elif self._old.is_reachable():
             self._old.try_to_ask("accept", self._patience.answer)
             self._old.try_to_ask("stay", self._patience.answer)
-        elif self.record.was_running and not stopping:
-            self._start_old()
-        left = self._new.try_to_ask("leave", self._patience.answer) is not None
+        elif self.record.was_running:
+            self._start(self.record.old, self._new)
+        left = self._new.try_to_ask("leave", self._patience.answer, successor=self._old.pid) is not None
         if not left:
             self._new.kill()
         super().undo()
         if left and not self._new.ends_within(self._drain_timeout() + _ENDING):
             self._new.kill()
 
-    def _start_old(self) -> None:
-        """Start the old version once more, in the place of the new one where that still lives."""
-        successor = self._new.pid if self._new.is_reachable() else None
-        for attempt in range(_STARTS):
-            try:
-                launched = launch(
-                    self.home, [str(self.home.program)], patience=self._patience.start, succeeding=successor
-                )
-            except DaemonError as e:
-                self._tell(f"Attempt {attempt + 1} of {_STARTS} to start version {self.record.old} again: {_why(e)}")
-                continue
-            except HomeError as e:  # somebody else was faster, a supervisor such as systemd
-                self._tell(str(e))
-                return
-            self._old = _Daemon(self.home, launched.pid)
-            if successor is not None:
-                self._new.try_to_ask("pause", self._patience.answer)
-                self._old.try_to_ask("accept", self._patience.answer)
-                self._new.try_to_ask("rest", self._patience.answer, other=launched.pid)
-                self._old.try_to_ask("keep", self._patience.answer, other=successor)
-            self._tell(f"Version {self.record.old} runs again, as process {launched.pid}")
-            return
+    def _is_stopped(self, health: dict[str, Any] | None) -> bool:
+        """Tell whether the old daemon was told to stop, and did not just die."""
+        stopped = self.home.path / stopped_name(self.record.old_pid)
+        return bool(health and health["stopping"]) or stopped.exists()
 
     def _drain_timeout(self) -> float:
         with contextlib.suppress(HomeError, ConfigError):
@@ -271,9 +285,6 @@ class _Daemon:
                 return True
         except NoPeer:
             return False
-
-    def is_gone(self) -> bool:
-        return not self._lives()
 
     def ends_within(self, seconds: float) -> bool:
         deadline = time.monotonic() + seconds
