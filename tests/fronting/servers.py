@@ -125,6 +125,12 @@ class WebServer:
             self._process.wait()
         shutil.rmtree(self.folder)
 
+    @property
+    def pid(self) -> int:
+        """The process that the others are children of."""
+        assert self._process is not None
+        return self._process.pid
+
     def _environment(self) -> dict[str, str]:
         home = str(self.folder)
         return {
