@@ -23,11 +23,12 @@ from wireleap_relay.relay import Relay
 from wireleap_relay.sandbox.circuit import Circuit
 from wireleap_relay.sandbox.relays import free_port
 
-#: The client's address, an address that is dialled, and a name that is looked up.
-CLIENT, ADDRESS, NAME = "127.77.66.55", "127.13.37.99", "canary-5b1f.example.invalid"
+#: The client's address, the one that a web server names as such, an address that is dialled, and a name that is
+#: looked up.
+CLIENT, FORWARDED, ADDRESS, NAME = "127.77.66.55", "203.0.113.233", "127.13.37.99", "canary-5b1f.example.invalid"
 CANARIES = [
     canary
-    for text in (CLIENT, ADDRESS)
+    for text in (CLIENT, FORWARDED, ADDRESS)
     for canary in (text, str(IPv4Address(text).packed.hex()), str(int(IPv4Address(text))))
 ] + [NAME, NAME.partition(".")[0]]
 
@@ -99,6 +100,7 @@ class Canaries(test_relay.RelayTestCase):
         await reader.at_least(5)
         reader.tunnel.end()
         await reader.ended
+        await self.through_a_web_server(relay)
         udp = await self.tunnel(circuit, f"{ADDRESS}:9", "udp")
         udp.tunnel.write(b"datagram")
         for target in (f"{ADDRESS}:1", f"{NAME}:80", "169.254.169.254:80"):
@@ -119,6 +121,22 @@ class Canaries(test_relay.RelayTestCase):
         await self.tunnel(half, self.target_at(Target))
         half.close()
         await deferLater(reactor, 0.3)
+
+    async def through_a_web_server(self, relay: Relay) -> None:
+        """Have a tunnel, and a refusal, with all that web servers add to tell who asks."""
+        circuit = await self.circuit(relay)
+        connection = await circuit._to_first()
+        connection._request += [
+            (b"x-forwarded-for", FORWARDED.encode()),
+            (b"x-real-ip", FORWARDED.encode()),
+            (b"forwarded", b"for=" + FORWARDED.encode()),
+            (b"via", b"2.0 " + FORWARDED.encode()),
+        ]
+        reader = await self.tunnel(circuit, self.target_at(Target))
+        reader.tunnel.write(b"hello")
+        await reader.at_least(5)
+        self.told.append((await self.failing_tunnel(circuit, f"{ADDRESS}:1")).status.to_json())
+        reader.tunnel.abort()
 
     def rude_clients(self) -> None:
         payload = json.dumps(
