@@ -30,7 +30,7 @@ class Description(SynchronousTestCase):
         validate(DESCRIPTION)
 
 
-class Answers(RestTestCase):
+class Checks(RestTestCase):
     def check(self, path: str, code: int, data: Any) -> None:
         """Hold an answer against the description."""
         responses = DESCRIPTION["paths"][path]["get"]["responses"]
@@ -42,6 +42,8 @@ class Answers(RestTestCase):
             got = await ask(self.rest, path)
             self.check(path, got.code, got.json)
 
+
+class Answers(Checks):
     async def test_they_are_as_described(self) -> None:
         dead = {"address": "wireleap://127.0.0.1:1", "role": "entropic", "upgrade_channel": "default"}
         limited = self.contract_config(network_usage_limit="1GB")
@@ -105,7 +107,7 @@ class Answers(RestTestCase):
         return got.code == 200
 
 
-class AnswersWithWorkers(Answers):
+class AnswersWithWorkers(Checks):
     workers = 2
 
     async def test_workers(self) -> None:
@@ -122,6 +124,7 @@ class AnswersWithWorkers(Answers):
         await self.eventually(told)
         self.assertEqual(sum(worker["tunnels"] for worker in found["workers"]), 1)
         self.assertEqual(found["tunnels"]["handshakes"], {"done": 1})
+        await self.check_all()
 
 
 class Refusals(RestTestCase):
