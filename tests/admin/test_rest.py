@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import socket
 import stat
@@ -254,6 +255,28 @@ class Places(RestTestCase):
         await self.running(rest_api={"address": f"http://0.0.0.0:{self.rest}"})
         self.assertIn("rest_api.address: {address} can be reached from outside: anybody may look at this relay", lines)
         del relay
+
+
+class Restart(RestTestCase):
+    async def test_it_can_be_left_to_another_daemon_and_taken_up_again(self) -> None:
+        relay = await self.running()
+        kept = http.client.HTTPConnection("127.0.0.1", self.rest, timeout=10)
+        self.addCleanup(kept.close)
+
+        def ask_again() -> int:
+            kept.request("GET", "/api/status")
+            answer = kept.getresponse()
+            answer.read()
+            return answer.status
+
+        self.assertEqual(await deferToThread(ask_again), 200)
+        await relay.keep(False)
+        with self.assertRaises(OSError):
+            await ask(self.rest, "/api/status")
+        self.assertEqual(await deferToThread(lambda: kept.sock.recv(1)), b"")
+        await relay.keep(True)
+        self.assertEqual((await ask(self.rest, "/api/health")).code, 200)
+        self.assertIn("is open", (await self.get("/api/events"))["events"][0]["text"])
 
 
 class Reload(RestTestCase):

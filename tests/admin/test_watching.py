@@ -185,6 +185,7 @@ class Healths(SynchronousTestCase):
             ({"process": late}, "daemon: the reactor was late by 2.5 s"),
             ({"process": crowded}, "daemon: 1000 of 1024 file descriptors are in use"),
             ({"plane": attrs.evolve(view.plane, workers=one_gone)}, "worker 0 is not running"),
+            ({"upgrade": attrs.evolve(view.upgrade, trouble="no space")}, "an upgrade does not go on: no space"),
             ({"usage_trouble": "disk full"}, "network usage can't be written: disk full"),
             ({"tokens": attrs.evolve(view.tokens, alarms=("look here",))}, "look here"),
         ]

@@ -11,6 +11,8 @@ from wireleap_relay.contracts.limits import outlook
 from wireleap_relay.contracts.service import ContractStatus
 from wireleap_relay.tokens.ledger import ContractTokens, TokenCounts, TokensStatus, Window
 from wireleap_relay.tunnel.registry import TunnelCounts
+from wireleap_relay.upgrade.record import Record
+from wireleap_relay.upgrade.service import UpgradeStatus
 from wireleap_relay.wire.address import Address
 from wireleap_relay.wire.keys import PublicKey
 from wireleap_relay.wire.payout import PayoutBalance
@@ -86,5 +88,6 @@ def make_view(
         points=tuple(Point(NOW - DAY + i * DAY // 100, total * i * i // 10_000) for i in range(100))
         if measured
         else (),
+        upgrade=UpgradeStatus(True, Record("committed", "0.7.0", "0.6.1"), ""),
         events=(Event(NOW - 1000, "warn", "Not enrolled with <b>https://other.example</b>: no answer"),),
     )

@@ -28,8 +28,8 @@ from wireleap_relay.admin.rest import RestService
 from wireleap_relay.admin.view import View
 from wireleap_relay.cli.main import main
 from wireleap_relay.cli.screen import screen
-from wireleap_relay.configvalues import rest_address
-from wireleap_relay.sandbox.relays import free_port
+from wireleap_relay.configvalues import RestAddress
+from wireleap_relay.home import Home
 
 TMUX = shutil.which("tmux")
 
@@ -85,23 +85,15 @@ class Top(TestCase):
     timeout = 60
 
     def setUp(self) -> None:
-        self.home = Path(self.mktemp()).absolute()
-        self.home.mkdir()
-        self.port = free_port()
-        self.write_config(f"http://127.0.0.1:{self.port}")
+        folder = tempfile.TemporaryDirectory()  # trial's own folders have names too long for sockets
+        self.addCleanup(folder.cleanup)
+        self.home = Home(Path(folder.name))
         self.looks = 0
         self.text = ""
 
-    def write_config(self, address: str | None) -> None:
-        contracts = {"https://contract.example": {"address": "wireleap://relay.example:1", "role": "backing"}}
-        config: dict[str, Any] = {"address": ":1", "contracts": contracts}
-        if address is not None:
-            config["rest_api"] = {"address": address}
-        (self.home / "config.json").write_text(json.dumps(config))
-
-    def serve(self, address: str | None = None) -> RestService:
-        where = rest_address(address or f"http://127.0.0.1:{self.port}")
-        service = RestService(reactor, where, 0o600, make_pages(reactor, self.view, lambda: None))
+    def serve(self) -> RestService:
+        pages = make_pages(reactor, self.view, lambda: None)
+        service = RestService(reactor, RestAddress(path=str(self.home.control)), 0o600, pages)
         service.startService()
         self.addCleanup(lambda: service.stopService() if service.running else None)
         return service
@@ -112,7 +104,7 @@ class Top(TestCase):
         return attrs.evolve(view, events=(Event(NOW, "info", self.text), *view.events))
 
     def command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "wireleap_relay", "--home", str(self.home), "top", *arguments]
+        return [sys.executable, "-m", "wireleap_relay", "--home", str(self.home.path), "top", *arguments]
 
     def top(self, *arguments: str) -> Deferred[subprocess.CompletedProcess[str]]:
         return deferToThread(
@@ -131,29 +123,16 @@ class Top(TestCase):
         self.serve()
         self.assertIn("?[2J?evil", (await self.top()).stdout)
 
-    async def test_over_a_unix_socket(self) -> None:
-        folder = tempfile.TemporaryDirectory()  # trial's own folders have names too long for sockets
-        self.addCleanup(folder.cleanup)
-        self.write_config(f"file://{folder.name}/rest.sock")
-        self.serve(f"file://{folder.name}/rest.sock")
-        self.assertIn("1234 opened", (await self.top("--once")).stdout)
-
     async def test_nobody_answers(self) -> None:
         done = await self.top()
         self.assertEqual((done.returncode, done.stdout), (1, ""))
-        self.assertIn(f"the relay does not answer at http://127.0.0.1:{self.port}: ", done.stderr)
-
-    async def test_the_rest_api_is_off(self) -> None:
-        self.write_config(None)
-        done = await self.top()
-        self.assertEqual(done.returncode, 1)
-        self.assertIn("set rest_api.address", done.stderr)
+        self.assertIn("the relay does not say how it gets on: ", done.stderr)
 
     async def test_live_in_a_terminal(self) -> None:
         if TMUX is None:
             raise SkipTest("there is no tmux: apt-get install tmux")
         service = self.serve()
-        terminal = f"top-{self.port}"
+        terminal = self.home.path.name
         command = " ".join(f"'{word}'" for word in self.command("--interval", "0.5"))
         await self.tmux(
             terminal,
@@ -174,7 +153,7 @@ class Top(TestCase):
         assert count is not None
         await self.shows(terminal, count[0], gone=True)
         await service.stopService()
-        await self.shows(terminal, "the relay does not answer")
+        await self.shows(terminal, "The relay does not say")
         await self.tmux(terminal, "resize-window", "-x", "70", "-y", "12")
         await self.tmux(terminal, "send-keys", "q")
         self.assertNotIn("tunnels open", await self.shows(terminal, "left 0"))

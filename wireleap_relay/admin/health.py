@@ -66,6 +66,8 @@ def _warnings(view: View) -> Iterator[str]:
     for worker in view.plane.workers:
         if worker.state == "gone":
             yield f"worker {worker.number} is not running"
+    if view.upgrade.trouble:
+        yield f"an upgrade does not go on: {view.upgrade.trouble}"
     if view.usage_trouble:
         yield f"network usage can't be written: {view.usage_trouble}"
     for name, process in view.processes().items():

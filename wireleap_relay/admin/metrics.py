@@ -53,6 +53,8 @@ def _relay(view: View) -> Iterator[Metric]:
     python = platform.python_version()
     yield _gauge("build_info", "What runs; always 1.", {(view.version, python): 1}, ("version", "python"))
     yield _gauge("start_time_seconds", "When the relay was started, in Unix seconds.", {(): view.started_at / 1000})
+    trouble = bool(view.upgrade.trouble)
+    yield _gauge("upgrade_trouble", "Whether an upgrade does not go on.", {(): trouble})
     yield _gauge("healthy", "Whether /api/health answers 200.", {(): health(view).healthy})
 
 
@@ -67,6 +69,12 @@ def _contracts(view: View) -> Iterator[Metric]:
         ("contract", "state"),
     )
     yield _gauge("missed_heartbeats", "Heartbeats in a row without an answer.", _each(view, "missed_heartbeats"), one)
+    yield _gauge(
+        "upgrade_wanted",
+        "Whether the contract's directory asks for a newer version.",
+        {(status.url,): status.upgrade is not None for status in contracts},
+        one,
+    )
     yield _gauge(
         "balance",
         "What the contract owes, in whole units of its currency.",

@@ -47,6 +47,7 @@ def make_pages(reactor: Any, view: Callable[[], View], archive: Callable[[], Pat
         "/api/tokens": lambda: json_answer(snapshot.api_tokens(view())),
         "/api/usage": usage,
         "/api/workers": lambda: json_answer(snapshot.api_workers(view())),
+        "/api/upgrade": lambda: json_answer(snapshot.api_upgrade(view())),
         "/api/events": lambda: json_answer(snapshot.api_events(view())),
         "/metrics": lambda: Answer(exposition(view()), content_type=CONTENT_TYPE),
     }

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from ipaddress import ip_address
 from typing import Any, cast
+from weakref import WeakSet
 
 import attrs
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.resource import Resource
@@ -118,13 +120,35 @@ class _Site(Site):
     noisy = False
     displayTracebacks = False
 
+    def __init__(self, resource: Resource, reactor: Any) -> None:
+        super().__init__(resource, reactor=reactor)
+        self._transports: WeakSet[Any] = WeakSet()
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        """Serve one client."""
+        channel: Any = super().buildProtocol(addr)
+        connect = channel.makeConnection
+
+        def remember(transport: Any) -> None:
+            self._transports.add(transport)
+            connect(transport)
+
+        channel.makeConnection = remember
+        return channel
+
+    def stopFactory(self) -> None:
+        """Keep no connection for a next request: another daemon may be there for it."""
+        for transport in list(self._transports):
+            transport.loseConnection()
+        super().stopFactory()
+
     def log(self, request: Any) -> None:
         """Nobody's address goes into a log."""
 
 
 def make_site(reactor: Any, pages: Mapping[str, Page], names: Iterable[str] | None = None) -> Site:
     """Make what serves pages; see :class:`RestResource`."""
-    site = _Site(RestResource(pages, names=names), reactor=reactor)
+    site = _Site(RestResource(pages, names=names), reactor)
     site.timeOut = _IDLE
     return site
 

@@ -16,6 +16,7 @@ from wireleap_relay.admin.view import Carried, View
 from wireleap_relay.boundaries import Upstream, WallClock
 from wireleap_relay.contracts.service import ContractsService
 from wireleap_relay.tokens.service import TokenStoreService
+from wireleap_relay.upgrade.service import UpgradeService
 from wireleap_relay.usage.meters import Meters
 from wireleap_relay.usage.service import UsageService
 from wireleap_relay.wire.keys import PublicKey
@@ -45,6 +46,10 @@ class Parts(Protocol):
     @property
     def usage(self) -> UsageService | None:
         """Measures; None where nothing is measured."""
+
+    @property
+    def upgrades(self) -> UpgradeService:
+        """Changes its version."""
 
     @property
     def meters(self) -> Meters:
@@ -115,6 +120,7 @@ class AdminService(MultiService):
             },
             rates=self._history.rates,
             points=self._history.points,
+            upgrade=parts.upgrades.status(),
             events=self._events.status(),
         )
 

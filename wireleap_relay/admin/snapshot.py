@@ -163,6 +163,19 @@ def api_workers(view: View) -> dict[str, Any]:
     }
 
 
+def api_upgrade(view: View) -> dict[str, Any]:
+    """Tell how the last upgrade went, or goes."""
+    record = view.upgrade.record
+    return {
+        "possible": view.upgrade.possible,
+        "state": record.state,
+        "version": record.version,
+        "old": record.old,
+        "why": record.why,
+        "trouble": view.upgrade.trouble,
+    }
+
+
 def api_events(view: View) -> dict[str, Any]:
     """Give the last events, newest first."""
     return {"events": [attrs.asdict(event) for event in view.events]}

@@ -13,6 +13,7 @@ from wireleap_relay.boundaries import UsageReading
 from wireleap_relay.contracts.limits import Outlook
 from wireleap_relay.contracts.service import ContractStatus
 from wireleap_relay.tokens.ledger import TokensStatus
+from wireleap_relay.upgrade.service import UpgradeStatus
 from wireleap_relay.wire.keys import PublicKey
 from wireleap_relay.workers.health import ProcessStatus
 from wireleap_relay.workers.plane import PlaneStatus
@@ -38,6 +39,7 @@ class View:
     :ivar process: the daemon's.
     :ivar rates: of the last quarter of an hour, oldest first.
     :ivar points: how traffic has grown over the window.
+    :ivar upgrade: how the last one went.
     :ivar events: newest first.
     """
 
@@ -57,6 +59,7 @@ class View:
     carried: Mapping[PublicKey, Carried]
     rates: tuple[Rate, ...]
     points: tuple[Point, ...]
+    upgrade: UpgradeStatus
     events: tuple[Event, ...]
 
     def url(self, contract: PublicKey) -> str:

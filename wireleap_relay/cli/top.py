@@ -16,11 +16,10 @@ from typing import Any
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 
+from wireleap_relay.admin.words import printable
 from wireleap_relay.cli.command import OK, Command, CommandError
-from wireleap_relay.cli.rest import ask
 from wireleap_relay.cli.screen import screen
-from wireleap_relay.config import parse_config
-from wireleap_relay.configvalues import RestAddress
+from wireleap_relay.daemon.ask import Silent, ask
 from wireleap_relay.home import Home
 
 _PATHS = ("health", "contracts", "tokens", "usage", "workers", "events")
@@ -28,23 +27,37 @@ _LEAVES = (b"q", b"Q", b"\x1b", b"\x03", b"\x04")
 
 
 def _top(arguments: Namespace) -> int:
-    home: Home = arguments.home
-    address = parse_config(home.read_config())[0].rest_api.address
-    if address is None:
-        raise CommandError(
-            "top reads the relay's REST API, which is off: set rest_api.address in"
-            f' {home.config.name}, to "http://127.0.0.1:13491" say, and restart the relay'
-        )
     console = Console(highlight=False)
-    data = ask(address, _PATHS)
+    try:
+        data = _ask(arguments.home)
+    except Silent as e:
+        raise CommandError(f"the relay does not say how it gets on: {e}") from None
     if arguments.once or not console.is_terminal:
         console.print(screen(data, _now()))
         return OK
-    _watch(console, address, data, arguments.interval)
+    _watch(console, arguments.home, data, arguments.interval)
     return OK
 
 
-def _watch(console: Console, address: RestAddress, data: dict[str, Any], interval: float) -> None:
+def _ask(home: Home) -> dict[str, Any]:
+    answers = ask(home, *(f"/api/{path}" for path in _PATHS))
+    return {path: _printable(answer) for path, answer in zip(_PATHS, answers, strict=True)}
+
+
+def _printable(data: Any) -> Any:
+    """Take out what texts of contracts and directories might do to a terminal."""
+    match data:
+        case str():
+            return printable(data)
+        case list():
+            return [_printable(each) for each in data]
+        case dict():
+            return {name: _printable(value) for name, value in data.items()}
+        case _:
+            return data
+
+
+def _watch(console: Console, home: Home, data: dict[str, Any], interval: float) -> None:
     trouble = ""
     with _keys() as key_within, Live(console=console, screen=True, auto_refresh=False) as live:
         while True:
@@ -52,9 +65,9 @@ def _watch(console: Console, address: RestAddress, data: dict[str, Any], interva
             if key_within(interval) in _LEAVES:
                 return
             try:
-                data, trouble = ask(address, _PATHS), ""
-            except CommandError as e:
-                trouble = str(e)
+                data, trouble = _ask(home), ""
+            except Silent as e:
+                trouble = f"The relay does not say how it gets on: {e}"
 
 
 def _whole(data: dict[str, Any], trouble: str, interval: float) -> RenderableType:
@@ -108,8 +121,7 @@ def _top_arguments(parser: ArgumentParser) -> None:
 TOP = Command(
     "top",
     "watch the relay live",
-    "Shows traffic, contracts, sharetokens, processes and the last events of a running relay, until you press q."
-    " It reads the relay's REST API, so rest_api.address has to be set.",
+    "Shows traffic, contracts, sharetokens, processes and the last events of a running relay, until you press q.",
     _top,
     _top_arguments,
 )
