@@ -169,7 +169,7 @@ class Healths(SynchronousTestCase):
         gone = tuple(attrs.evolve(worker, state="gone") for worker in view.plane.workers)
         cases: list[tuple[dict[str, Any], str]] = [
             ({"running": False}, "the relay is not running"),
-            ({"plane": attrs.evolve(view.plane, port=0)}, "it does not listen for clients"),
+            ({"listens_at": ""}, "it does not listen for clients"),
             ({"plane": attrs.evolve(view.plane, workers=gone)}, "no worker is running"),
             ({"tokens": attrs.evolve(view.tokens, trouble="disk full")}, "sharetokens can't be kept: disk full"),
         ]

@@ -82,6 +82,7 @@ def make_view(
             tunnels,
             tuple(WorkerStatus(number, "running", 4000 + number, number, 4, 8, process) for number in range(workers)),
         ),
+        listens_at="0.0.0.0:13490",
         process=process,
         carried={ID: Carried(*carried)},
         rates=tuple(Rate(NOW - (90 - i) * 10_000, 40_000 + 300 * i, 250_000 - 900 * i) for i in range(90)),

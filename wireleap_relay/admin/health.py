@@ -40,7 +40,7 @@ def health(view: View) -> Health:
 def _reasons(view: View) -> Iterator[str]:
     if not view.running:
         yield "the relay is not running"
-    if not view.plane.port:
+    if not view.listens_at:
         yield "it does not listen for clients"
     if view.plane.workers and not any(worker.state == "running" for worker in view.plane.workers):
         yield "no worker is running"

@@ -147,7 +147,7 @@ def _figures(view: View) -> Tag:
         ("From clients", rate(from_clients), "over ten seconds"),
         ("From targets", rate(from_targets), "over ten seconds"),
         ("Open tunnels", str(tunnels.open), f"{tunnels.opened} opened so far"),
-        ("Connections", str(view.plane.connections), f"to port {view.plane.port}"),
+        ("Connections", str(view.plane.connections), f"to {view.listens_at}" if view.listens_at else "does not listen"),
         ("Sharetokens held", str(owing), f"{submitted} taken by contracts"),
         ("Owed", ", ".join(owed) or "-", "as contracts say"),
     ]

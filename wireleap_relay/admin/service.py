@@ -100,6 +100,7 @@ class AdminService(MultiService):
         """Give all that there is to see right now."""
         parts = self._parts
         usage = parts.usage.status() if parts.usage is not None else None
+        listening = parts.plane.listening
         return View(
             now=self._now(),
             started_at=self._started_at,
@@ -113,6 +114,7 @@ class AdminService(MultiService):
             tokens=parts.tokens.status(),
             earnings=self._earnings.status(),
             plane=parts.plane.status(),
+            listens_at=str(listening.address) if listening is not None else "",
             process=self._health.status(),
             carried={
                 contract: Carried(meter.from_clients, meter.from_targets)

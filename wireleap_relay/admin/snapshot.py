@@ -148,6 +148,7 @@ def api_workers(view: View) -> dict[str, Any]:
     """Give the data plane, and the processes it runs in."""
     plane = view.plane
     return {
+        "address": view.listens_at,
         "port": plane.port,
         "connections": plane.connections,
         "tunnels": {

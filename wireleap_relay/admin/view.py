@@ -36,6 +36,7 @@ class View:
     :ivar outlook: of all contracts together; None where nothing is measured.
     :ivar usage_trouble: why usage can't be written; empty when it can.
     :ivar earnings: by the contract's URL.
+    :ivar listens_at: for clients; empty where it does not.
     :ivar process: the daemon's.
     :ivar rates: of the last quarter of an hour, oldest first.
     :ivar points: how traffic has grown over the window.
@@ -55,6 +56,7 @@ class View:
     tokens: TokensStatus
     earnings: Mapping[str, Earnings]
     plane: PlaneStatus
+    listens_at: str
     process: ProcessStatus
     carried: Mapping[PublicKey, Carried]
     rates: tuple[Rate, ...]
