@@ -7,6 +7,7 @@ import statistics
 from collections import defaultdict
 from html import escape
 from pathlib import Path
+from typing import Any
 
 _WIDTH, _HEIGHT, _LEFT, _GAP = 360, 120, 60, 60
 _COLUMNS = 3
@@ -14,12 +15,19 @@ _COLOURS = ("#1b6ca8", "#c0392b", "#7f8c8d", "#27ae60")
 
 
 def plot(history: Path) -> str:
-    """Draw the processor cost of each workload over the runs in a history, a line for each relay, as SVG."""
-    runs = [json.loads(line) for line in history.read_text().splitlines()]
+    """Draw the processor cost of each workload over the runs in a history, a line for each relay, as SVG.
+
+    Lines of the history that have the same label are one run.
+    """
+    labelled: dict[str, list[dict[str, Any]]] = {}
+    for line in history.read_text().splitlines():
+        part = json.loads(line)
+        labelled.setdefault(part["label"] or part["date"], []).extend(part["figures"])
+    runs = list(labelled.values())
     series: dict[tuple[str, str], dict[str, list[tuple[int, float]]]] = defaultdict(lambda: defaultdict(list))
     for number, run in enumerate(runs):
         found: dict[tuple[str, str, str], list[float]] = defaultdict(list)
-        for figure in run["figures"]:
+        for figure in run:
             by_wall = not figure["cost"]
             value, unit = (figure["wall"], figure["wall_unit"]) if by_wall else (figure["cost"], figure["unit"])
             found[figure["workload"], unit, figure["relay"]].append(value)
