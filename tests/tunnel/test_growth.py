@@ -169,6 +169,12 @@ class GrowthTests(SynchronousTestCase):
         path.run(1)
         self.assertEqual(pool.granted, 0)
 
+    def test_a_pool_that_is_used_up_is_asked_once_a_second(self) -> None:
+        path = Path(round_trip=0.1, pool=WindowPool(7 * STREAM_WINDOW))
+        path.run(5)
+        self.assertLess(path.sinks[0].stream.receiving.size, 5 * STREAM_WINDOW)
+        self.assertLessEqual(path.pings, 6)
+
     def test_silent_windows_are_narrowed_first(self) -> None:
         pool = WindowPool(16 * 2**20)
         clock = Clock()

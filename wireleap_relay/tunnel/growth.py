@@ -20,6 +20,8 @@ _FIRST_STEP = 4
 _FULL = 0.4
 #: Seconds between two PINGs at least.
 _INTERVAL = 0.01
+#: And when the last answer found nothing left to grow into.
+_PAUSE = 1.0
 #: What our PINGs hold.
 _MARK = b"windowed"
 
@@ -92,3 +94,5 @@ class Growth:
             amount = self._pool.widen(window, wanted, leave=self._pool.total // 2)
             if amount:
                 yield stream, amount
+            else:
+                self._asked_at = self._clock() + _PAUSE
