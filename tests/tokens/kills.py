@@ -63,7 +63,9 @@ class Moody(Resource):
             reactor.callLater(2.0, self._hang_up, request)
             return NOT_DONE_YET
         if mood == "slow":
-            reactor.callLater(self._chance.random(), self._contract.render, request)
+            gone: list[Any] = []
+            request.notifyFinish().addErrback(gone.append)
+            reactor.callLater(self._chance.random(), lambda: gone or self._contract.render(request))
             return NOT_DONE_YET
         if mood == "500":
             request.setResponseCode(500)
@@ -167,7 +169,7 @@ class KillLoop:
         self._moods = moods
         self._fill = fill
         self._folder = folder
-        self.network = SandboxNetwork(reactor, time.time, terms=Terms(duration=3.0, submission_window=20.0))
+        self.network = SandboxNetwork(reactor, time.time, terms=Terms(duration=2.5, submission_window=20.0))
         self.network.startService()
         contract = self.network.contract
         self._moody = Moody(contract.resource, self._chance)
@@ -182,7 +184,7 @@ class KillLoop:
         self._going = True
         self.found = Found()
 
-    async def run(self, kills: int, until_killed: tuple[float, float] = (0.2, 2.5)) -> Found:
+    async def run(self, kills: int, until_killed: tuple[float, float] = (0.2, 4.0)) -> Found:
         """Kill the relay so many times, let the last one finish, and look what is there."""
         self.relay.startService()
         clients = [Deferred.fromCoroutine(self._live()) for _ in range(4)]
