@@ -297,7 +297,7 @@ async def hand_in(_: Path, arguments: argparse.Namespace) -> None:
 
 async def kills(folder: Path, arguments: argparse.Namespace) -> None:
     """Kill a relay again and again."""
-    disk = SmallDisk.mount(folder / "sharetokens", 24) if arguments.small_disk else None
+    disk = SmallDisk.mount(folder / "sharetokens", 48) if arguments.small_disk else None
     if arguments.small_disk and disk is None:
         raise SystemExit("only root can mount a small disk")
     loop = KillLoop(folder, seed=arguments.seed, fill=disk is not None)

@@ -32,7 +32,7 @@ from wireleap_relay.wire.sharetoken import Sharetoken
 
 reactor: Any = global_reactor
 Mood = Literal["well", "500", "lost", "hangs", "closed", "slow"]
-MOODS: tuple[Mood, ...] = ("well", "500", "lost", "hangs", "closed", "slow")
+MOODS: tuple[Mood, ...] = (*(("well",) * 8), "500", "lost", "lost", "hangs", "closed", "slow", "slow")
 
 
 class Echo(Protocol):
@@ -245,6 +245,7 @@ class KillLoop:
             replays = self._served and self._chance.random() < 0.1
             wallet.again = self._chance.choice(list(self._served.values())) if replays else None
             await self._open(circuit, wallet)
+            await deferLater(reactor, self._chance.uniform(0.0, 0.1))
         circuit.close()
 
     async def _open(self, circuit: Circuit, wallet: Purse) -> None:
