@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import random
 import signal
@@ -33,6 +34,10 @@ from wireleap_relay.wire.sharetoken import Sharetoken
 reactor: Any = global_reactor
 Mood = Literal["well", "500", "lost", "hangs", "closed", "slow"]
 MOODS: tuple[Mood, ...] = (*(("well",) * 8), "500", "lost", "lost", "hangs", "closed", "slow", "slow")
+
+
+#: CLONE_NEWNS of unshare(2).
+_NEW_MOUNTS = 0x00020000
 
 
 class Echo(Protocol):
@@ -312,7 +317,10 @@ class KillLoop:
 
 @attrs.frozen
 class SmallDisk:
-    """A disk in memory that is soon full; only root can have one."""
+    """A disk in memory that is soon full; only root can have one.
+
+    It is in a namespace of this process, and gone with it however that ends.
+    """
 
     folder: Path
 
@@ -320,9 +328,15 @@ class SmallDisk:
     def mount(cls, folder: Path, megabytes: int) -> SmallDisk | None:
         """Mount one; None where that is not allowed."""
         folder.mkdir(parents=True, exist_ok=True)
-        options = f"size={megabytes}m"
-        done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], capture_output=True)
-        return cls(folder) if done.returncode == 0 else None
+        if ctypes.CDLL(None).unshare(_NEW_MOUNTS):
+            return None
+        for words in (
+            ["--make-rprivate", "/"],
+            ["-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)],
+        ):
+            if subprocess.run(["mount", *words], capture_output=True).returncode:
+                return None
+        return cls(folder)
 
     def unmount(self) -> None:
         """Give it back."""

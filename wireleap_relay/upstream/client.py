@@ -43,6 +43,7 @@ class Request:
     :ivar idempotency_key: of a POST; None for a new one.
     :ivar answer_limit: bytes of the answer's body that are read.
     :ivar patience: seconds beyond the client's timeout.
+    :ivar policy: which failures are worth another try; None for the client's own.
     """
 
     method: str
@@ -53,6 +54,7 @@ class Request:
     idempotency_key: str | None = None
     answer_limit: int = _ANSWER_LIMIT
     patience: float = 0.0
+    policy: RetryPolicy | None = None
 
 
 def read_answer(reply: Reply, kind: type[T]) -> T:
@@ -105,7 +107,7 @@ class SignedClient:
                 return await self._once(request, headers, body)
             except UpstreamFailed as e:
                 tried += 1
-                delay = self._policy.delay(tried, e)
+                delay = (request.policy or self._policy).delay(tried, e)
                 if delay is None:
                     raise
                 self._log.info(

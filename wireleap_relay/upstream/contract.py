@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from wireleap_relay.boundaries import BadAnswer
 from wireleap_relay.upstream.client import Request, SignedClient, read_answer
+from wireleap_relay.upstream.retry import RetryPolicy
 from wireleap_relay.wire.contractinfo import ContractInfo
 from wireleap_relay.wire.encoding import read_json
 from wireleap_relay.wire.endpoint import Endpoint, join
@@ -12,6 +13,8 @@ from wireleap_relay.wire.payout import PayoutBalance, Withdrawal, WithdrawalRequ
 from wireleap_relay.wire.sharetoken import Sharetoken
 from wireleap_relay.wire.status import Status
 from wireleap_relay.wire.structure import converter, structure
+
+_ONCE = RetryPolicy(tries=1)
 
 
 class HttpContract:
@@ -30,12 +33,12 @@ class HttpContract:
         return await self._client.get(self._at("/info"), ContractInfo)
 
     async def submit(self, token: Sharetoken, idempotency_key: str) -> Status:
-        """Hand in a sharetoken.
+        """Hand in a sharetoken, once: whoever hands them in has a schedule of their own.
 
         :param idempotency_key: 32 hex digits, the same in every attempt of one submission.
         :raises UpstreamFailed: where the contract doesn't take it, or doesn't say.
         """
-        request = Request("POST", self._at("/submit"), token.to_fields(), idempotency_key=idempotency_key)
+        request = Request("POST", self._at("/submit"), token.to_fields(), idempotency_key=idempotency_key, policy=_ONCE)
         return read_answer(await self._client.call(request), Status)
 
     async def balance(self) -> PayoutBalance:
