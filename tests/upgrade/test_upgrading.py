@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 
 from twisted.internet.threads import deferToThread
@@ -79,16 +78,6 @@ class Upgrades(UpgradeTestCase):
 
     async def command(self, *words: str) -> subprocess.CompletedProcess[str]:
         return await deferToThread(self.run_command, *words)
-
-    def run_command(self, *words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [self.home.program, *words],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            env=dict(os.environ),
-        )
 
     def stop(self) -> None:
         self.assertEqual(self.run_command("stop").returncode, 0)

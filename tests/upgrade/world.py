@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -109,7 +110,7 @@ class UpgradeTestCase(RelayTestCase):
 
     async def launch(self, **changes: Any) -> int:
         self.write_config(**{"workers": self.workers, "drain_timeout": "5s", **changes})
-        launched = await deferToThread(launch, self.home, [str(self.home.program)], patience=20.0)
+        launched = await deferToThread(launch, self.home, [str(self.home.program)], patience=60.0)
         self.addCleanup(launched.process.wait)
         self.addCleanup(launched.process.kill)
         self.assertTrue(launched.ready, self.log())
@@ -189,6 +190,16 @@ class UpgradeTestCase(RelayTestCase):
         load.stopped = load.looping.start(every)
         self.addCleanup(load.stop)
         return load
+
+    def run_command(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [self.home.program, *words],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env=dict(os.environ),
+        )
 
     def stats(self) -> int:
         [counted] = json.loads(self.home.stats.read_text())["contract_stats"].values()

@@ -58,7 +58,7 @@ class Patience:
     @classmethod
     def shortened(cls, probation: float) -> Patience:
         """Wait less, as tests do."""
-        return cls(start=5.0, probation=probation, enrollment=probation, answer=2.0)
+        return cls(start=20.0, probation=probation, enrollment=probation, answer=2.0)
 
 
 class Supervisor(RecordedWork):
