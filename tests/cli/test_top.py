@@ -117,6 +117,7 @@ class Top(TestCase):
         self.assertEqual((done.returncode, done.stderr), (0, ""))
         self.assertIn("tunnels open on 9 connections", done.stdout)
         self.assertNotIn("\x1b", done.stdout)
+        self.assertIn("https://contract.example  backing", done.stdout)
 
     async def test_texts_of_others_do_nothing_to_the_terminal(self) -> None:
         self.text = "\x1b[2J\x07evil"

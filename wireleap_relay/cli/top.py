@@ -23,11 +23,12 @@ from wireleap_relay.daemon.ask import Silent, ask
 from wireleap_relay.home import Home
 
 _PATHS = ("health", "contracts", "tokens", "usage", "workers", "events")
+_WIDE = 160
 _LEAVES = (b"q", b"Q", b"\x1b", b"\x03", b"\x04")
 
 
 def _top(arguments: Namespace) -> int:
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE)
     try:
         data = _ask(arguments.home)
     except Silent as e:
