@@ -191,7 +191,9 @@ class Flood(Attack):
             while select.select([connection], [], [], 0)[0]:
                 if not connection.recv(65_536):
                     raise ConnectionResetError
-        if self.spec.attack != "handshakes":
+        if self.spec.attack == "handshakes":
+            self.score.sent += 1
+        else:
             # What the relay still has to say is waited for.
             connection.settimeout(1)
             while not self.over.is_set() and connection.recv(65_536):
