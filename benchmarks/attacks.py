@@ -66,9 +66,9 @@ class Result:
 class Range:
     """Where relays are attacked."""
 
-    def __init__(self, servicekey: Path, source: int, seconds: float) -> None:
+    def __init__(self, servicekey: Path, sources: tuple[int, int], seconds: float) -> None:
         self._servicekey = servicekey
-        self._source = source
+        self._honest_source, self._other_source = sources
         self._seconds = seconds
         self._before: dict[str, float] = {}
 
@@ -77,7 +77,7 @@ class Range:
         relay.restart()
         if relay.name not in self._before:
             self._before[relay.name] = max(self._honest(relay), self._honest(relay))
-        spec = json.dumps({"attack": name, **self._common(relay)})
+        spec = json.dumps({"attack": name, **self._common(relay, self._other_source)})
         start = relay.cost()
         with Helper("attacker", spec) as attacker:
             attacker.line()
@@ -96,17 +96,17 @@ class Range:
         rates = [score[what] / seconds for what in ("sent", "ended", "refused")]
         return Result(name, relay.name, *rates, processor, most - start.memory, self._before[relay.name], during)
 
-    def _common(self, relay: Relay) -> dict[str, Any]:
+    def _common(self, relay: Relay, source: int) -> dict[str, Any]:
         return {
             "port": relay.port("source"),
             "servicekey": str(self._servicekey),
             "relay": relay.key,
-            "target": f"127.0.0.1:{self._source}",
+            "target": f"127.0.0.1:{source}",
         }
 
     def _honest(self, relay: Relay) -> float:
         """Download over one tunnel; give MB per second, 0 where that is impossible."""
-        spec = {"mode": "down", "seconds": self._seconds, **self._common(relay)}
+        spec = {"mode": "down", "seconds": self._seconds, **self._common(relay, self._honest_source)}
         try:
             with Helper("client", json.dumps(spec)) as client:
                 client.line()
@@ -162,7 +162,8 @@ def main() -> None:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="wireleap-attacks-")))
         servicekey = folder / "servicekey.json"
         contract = stack.enter_context(Helper("network", str(servicekey))).line()
-        source = int(stack.enter_context(Helper("target", "source")).line())
+        # Attackers have a target of their own: it has much to do.
+        honest, other = (int(stack.enter_context(Helper("target", "source")).line()) for _ in range(2))
         relays = []
         if not arguments.without_ours:
             # Attackers come over loopback, too.
@@ -176,7 +177,7 @@ def main() -> None:
             relays.append(
                 stack.enter_context(Relay(name, Path(program).resolve(), folder / f"peer-{name}", contract, None))
             )
-        attacked = Range(servicekey, source, arguments.seconds)
+        attacked = Range(servicekey, (honest, other), arguments.seconds)
         for name in arguments.attack or ATTACKS:
             for relay in relays:
                 print(_row(attacked.attack(name, relay), arguments.markdown), flush=True)
