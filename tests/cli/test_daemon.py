@@ -69,6 +69,7 @@ class LifeTests(CommandsTestCase):
         self.assertRegex(said, r"version +0\.7\.0, up for \d+ second")
         self.assertIn("0 B of 10.0 TB, 0 B expected; this window ends in 29 days", said)
         self.assertRegex(said, rf"http://127.0.0.1:{self.contract.server_port} +backing +backing off \d+ s +0 B|-")
+        self.assertIn("0 tunnels open on 0 connections", self.expect(0, "top", "--once"))
         self.write_config(network_usage={"timeframe": "30d"}, workers=1)
         said = self.expect(0, "reload")
         for path in ("address", "workers"):
