@@ -207,6 +207,8 @@ class EarningTests(RelayTestCase):
         self.addCleanup(deferToThread, run, self.home.path, "stop")
         self.assertEqual(started.returncode, 0, started.stderr)
         self.assertIn("Enrolled; 0 tunnels.", started.stdout)
+        lines = self.home.log.read_text().splitlines()
+        self.assertIn("info  Enrolled with ", lines[-1])
         reader = await self.open_tunnel()
         reader.tunnel.write(b"x" * 10_000)
         await reader.at_least(10_000)
@@ -215,5 +217,6 @@ class EarningTests(RelayTestCase):
         self.assertIn("enrolled  19.5 KB", said)
         self.assertIn("1 held", said)
         self.assertRegex(said, r"traffic +19.5 KB of 1.0 MB, ")
+        self.assertEqual(self.home.log.read_text().splitlines(), lines)  # no line for a tunnel
         stopped = await deferToThread(run, self.home.path, "stop")
         self.assertEqual((stopped.returncode, stopped.stdout), (0, "The relay has stopped.\n"), stopped.stderr)

@@ -176,10 +176,9 @@ class StopTests(DaemonTestCase):
             stop(self.home, patience=1)
 
     def test_another_makes_relay_is_asked_and_never_killed(self) -> None:
-        program = self.home.path / "wireleap-relay"
-        program.write_text("#!/bin/sh\ntrap '' TERM\ntouch up\nwhile :; do sleep 0.1; done\n")
-        program.chmod(0o755)
-        process = subprocess.Popen([str(program), "start", "--fg"], cwd=self.home.path)
+        program = "trap '' TERM; touch up; while :; do sleep 0.1; done"
+        words = ["./wireleap-relay", "-c", program]
+        process = subprocess.Popen(words, executable="/bin/sh", cwd=self.home.path)
         self.addCleanup(lambda: (process.kill(), process.wait()))
         self.home.pid.write_text(str(process.pid))
         self.until(lambda: (self.home.path / "up").exists())

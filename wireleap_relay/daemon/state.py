@@ -67,7 +67,8 @@ def _by_pid_file(home: Home) -> DaemonState:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except OSError as e:
         return DaemonState("unknown", pid, why=f"process {pid} can't be looked at: {e.strerror}")
-    if any(Path(os.fsdecode(word)).name.startswith("wireleap-relay") for word in words[:2]):
-        return DaemonState("running", pid, ours=False, why=f"process {pid} is another version's relay")
     name = Path(os.fsdecode(words[0])).name or "another program"
+    # A relay of this software is a Python process, and has its own home's lock.
+    if name.startswith("wireleap-relay"):
+        return DaemonState("running", pid, ours=False, why=f"process {pid} is another version's relay")
     return DaemonState("stopped", why=f"{home.pid.name} is left over: process {pid} is {name} now")
