@@ -150,6 +150,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (CommandError, DaemonError, HomeError) as e:
         complain(str(e))
         return FAILED
+    except BrokenPipeError:
+        # Nobody reads on, as with `| head`: nothing is left to be said, not even at the end of the process.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
     except OSError as e:
         complain(f"{e.filename}: {e.strerror}" if e.filename else str(e))
         return FAILED

@@ -76,13 +76,13 @@ class HomeLock:
         return self.held
 
     def sign(self) -> None:
-        """Write this process's id into the lock, and into the pid file.
+        """Write this process's id into the pid file, and then into the lock.
 
         :raises OSError: where the disk won't do.
         """
         text = str(os.getpid()).encode()
-        os.pwrite(self._descriptor, text, 0)
         write_durably(self._home.pid, text)
+        os.pwrite(self._descriptor, text, 0)
         self._signed = True
 
     def release(self) -> None:
