@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import json
 import os
 import socket
 import ssl
@@ -18,6 +19,8 @@ from zope.interface import implementer
 from tests.fronting.servers import IDLE, PAGE, WebServer, missing
 from tests.tunnel.test_refusals import PlainClient
 from tests.tunnel.world import Reader, Target, World, WorldTestCase, reactor
+from wireleap_relay.cli.calls import Calls
+from wireleap_relay.config import parse_config
 from wireleap_relay.configvalues import ListenAddress
 from wireleap_relay.sandbox.circuit import Circuit, Hop
 from wireleap_relay.sandbox.tunnel import TunnelError
@@ -179,6 +182,13 @@ class ServerTests:
         world, server = await self.front()
         way = await probe(reactor, server.published, world.key.public_key)
         self.assertEqual(way.tells_errors, "trailers" not in self.lacks)
+        fields = {
+            "address": ":1",
+            "contracts": {"https://c.example": {"address": str(server.published), "role": "fronting"}},
+        }
+        calls = Calls(reactor, parse_config(json.dumps(fields))[0], world.key, True)
+        found = [finding.level async for finding in calls._way(server.published)]
+        self.assertEqual(found, ["ok"] if "trailers" not in self.lacks else ["ok", "warn"])
         circuit = self.behind(server, world)
         for target, code in ((self.nobody(), 502), ("169.254.169.254:80", 400)):
             reader = await self.open(circuit, target)
