@@ -71,11 +71,10 @@ class Target:
     def _echo(self, connection: socket.socket) -> None:
         try:
             data = connection.recv(65536)
+            connection.send(data)
         except OSError:
             data = b""
-        if data:
-            connection.send(data)
-        else:
+        if not data:
             self._close(connection)
 
     def _close(self, connection: socket.socket) -> None:
