@@ -27,7 +27,7 @@ class Fault:
 
 FAULTS = {
     "crashes at once": Fault("if starts: sys.exit('out of order')", "out of order"),
-    "crashes after a while": Fault(_LATER.format(what="lambda: os._exit(3)"), "it has ended"),
+    "crashes after a while": Fault(_LATER.format(what="lambda: os._exit(3)"), "it has ended", True),
     "does not start": Fault("if starts: time.sleep(1000)", "did not begin to listen"),
     "hangs after a while": Fault(_LATER.format(what=f"lambda: exec({_HANG!r})"), "does not answer any more", True),
     "gives clients no answer": Fault(

@@ -10,14 +10,19 @@ import sys
 from pathlib import Path
 from unittest import SkipTest
 
+import pytest
 from twisted.internet.defer import gatherResults
 from twisted.internet.threads import deferToThread
 
 from tests.upgrade.world import NEW, OLD, ROOT, UpgradeTestCase
 from wireleap_relay.upgrade.release import file_name
 
+#: Seconds: a machine that is busy builds slowly.
+pytestmark = pytest.mark.timeout(300)
+
 
 class RealReleases(UpgradeTestCase):
+    timeout = 280
     workers = 2
 
     def setUp(self) -> None:
