@@ -5,6 +5,9 @@ from __future__ import annotations
 from itertools import product
 
 from automat import NoTransition
+from hypothesis import settings
+from hypothesis.stateful import RuleBasedStateMachine, rule
+from hypothesis.strategies import sampled_from
 from twisted.trial.unittest import SynchronousTestCase
 
 from wireleap_relay.upgrade.machine import AT_REST, STATES, State, Upgrade, upgrade, upgrade_in
@@ -93,3 +96,52 @@ class Machine(SynchronousTestCase):
             if work.state == "rolling back":
                 machine.undone()
             self.assertIn(work.state, AT_REST, state)
+
+
+class AnyLife(RuleBasedStateMachine):
+    """Whatever happens, and wherever the power goes: nothing runs that was not verified, and nothing is left half done."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.disk: State = "idle"
+        self.verified = False
+        self.work = Notebook()
+        self.machine = upgrade(self.work)  # type: ignore[arg-type]
+
+    @rule(name=sampled_from(INPUTS))
+    def happens(self, name: str) -> None:
+        if (self.disk, name) not in EXPECTED:
+            return
+        before, self.work.verbs = self.disk, []
+        getattr(self.machine, name)(*ARGUMENTS.get(name, ()))
+        self.disk = self.work.state
+        self._mind(before)
+
+    @rule()
+    def the_power_goes(self) -> None:
+        before = self.disk
+        self.work = Notebook(self.disk)
+        self.machine = upgrade_in(self.disk, self.work)  # type: ignore[arg-type]
+        self.machine.interrupted()
+        if self.work.state == "rolling back":
+            self.machine.undone()
+        self.disk = self.work.state
+        self._mind(before)
+        assert self.disk in AT_REST
+
+    def _mind(self, before: State) -> None:
+        verbs = self.work.verbs
+        if "fetch" in verbs or "discard" in verbs or "undo" in verbs:
+            self.verified = False
+        if "stage" in verbs:
+            self.verified = True
+        if {"supervise", "migrate", "take_over", "watch", "commit"} & set(verbs):
+            assert self.verified or before == "committed"
+        if "commit" in verbs:
+            assert before in ("probation", "committed")
+        if before in ("staged", "migrating", "stopping", "probation") and self.disk in AT_REST:
+            assert "undo" in verbs or "commit" in verbs
+
+
+class AnyLifeTests(AnyLife.TestCase):  # type: ignore[misc]
+    settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
