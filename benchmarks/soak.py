@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import re
 import sqlite3
 import statistics
 import tempfile
@@ -44,6 +45,10 @@ _LOOK, _HISTORY = 2.0, 40
 _GROWTH, _MORE_MEMORY, _MORE_DESCRIPTORS, _MORE_THREADS, _MORE_CALLS = 1.15, 24 * 2**20, 12, 12, 12
 #: Seconds of counting that die with a worker, and with a daemon.
 _UNCOUNTED = {"worker killed": 0.6, "daemon killed": 2.5, "no memory": 0.6}
+
+
+#: What a traceback in a log ends with.
+_TRACE = re.compile(r"^Traceback \(most recent call last\):\n(?:[ ].*\n|\n)*(\S.*)", re.MULTILINE)
 
 
 class Soak:
@@ -168,10 +173,9 @@ class Soak:
         self._judge_bytes()
         self._judge_growth()
         log = self.relay.log.read_text() + self._front.log.read_text()
-        for mark in ("Traceback", "CRITICAL"):
-            if mark in log:
-                where = log.index(mark)
-                self.broken.append(f"the log has {mark}:\n{log[max(0, where - 500) : where + 1500]}")
+        for error in sorted(set(_TRACE.findall(log))):
+            if not error.startswith("builtins.MemoryError"):
+                self.broken.append(f"the log has a traceback that ends with {error}")
 
     def _judge_tunnels(self) -> None:
         faults = self.faults.injected

@@ -122,6 +122,15 @@ class FloodTests(SynchronousTestCase):
             bench.feed(frame(frames.DATA, 0, 1, b"x"))
         self.assertEqual(bench.session.offence, abuse.LATE_FRAMES)
 
+    def test_padding_that_comes_late_makes_no_frame_an_empty_one(self) -> None:
+        bench = Bench(SessionLimits(rates=_FEW))
+        bench.open()
+        padded = frame(frames.DATA, frames.PADDED, 1, b"\x04data" + bytes(4))
+        for _ in range(100):
+            bench.session.receive(padded[:-3])
+            bench.session.receive(padded[-3:])
+        self.assertFalse(bench.session.closed)
+
     def test_updates_that_payload_explains(self) -> None:
         bench = Bench(SessionLimits(rates=_FEW))
         handler = bench.open()

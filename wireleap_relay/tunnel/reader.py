@@ -86,6 +86,8 @@ class FrameReader:
             if kind == frames.DATA and self._settings_seen and not self.in_header_block:
                 padding = 0
                 if flags & frames.PADDED:
+                    if not length:
+                        return sink.fail(ErrorCodes.FRAME_SIZE_ERROR)
                     if body == end:
                         break
                     padding = data[body] + 1
@@ -96,6 +98,8 @@ class FrameReader:
                 self._body = length - padding
                 self._padding = padding - 1 if padding else 0
                 self._ends = bool(flags & frames.END_STREAM)
+                if not self._body and not self._ends:
+                    sink.body_was_empty()
                 position = self._pass_body(data, body, end)
                 continue
             if body + length > end:
@@ -134,8 +138,6 @@ class FrameReader:
                 position += size
             if left:
                 return position
-        elif not self._ends:
-            self._sink.body_was_empty()
         if self._padding:
             size = min(self._padding, end - position)
             self._padding -= size
