@@ -22,6 +22,7 @@ from wireleap_relay.daemon.notify import Notifier
 from wireleap_relay.daemon.resources import FEW_FILES, activated_sockets, first_environment, raise_open_files
 from wireleap_relay.home import SUCCEEDS_VARIABLE, Home, HomeError, Identity, find_home
 from wireleap_relay.inspection import exposed, load
+from wireleap_relay.ownprocess import reckon_by_a_steady_clock
 from wireleap_relay.readiness import ReadinessService
 from wireleap_relay.relay import make_relay
 from wireleap_relay.signals import SignalService
@@ -141,6 +142,7 @@ def makeService(options: Options) -> IService:
 
     harden()
     reactor = cast("Any", global_reactor)
+    reckon_by_a_steady_clock(reactor)
     log = Logger("wireleap_relay")
     log.info("wireleap-relay {version} starts, out of {home}", version=__version__, home=options.home.path)
     for warning in options.warnings:

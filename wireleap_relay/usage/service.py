@@ -9,13 +9,13 @@ from typing import Any
 import attrs
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredLock, succeed
-from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from wireleap_relay.boundaries import UsageReading, WallClock
 from wireleap_relay.home import write_json_durably
+from wireleap_relay.ownprocess import Steady
 from wireleap_relay.usage.pace import Pace
 from wireleap_relay.usage.recorder import ClosedWindow, Recorder
 from wireleap_relay.usage.stats import Stats
@@ -92,16 +92,15 @@ class UsageService(Service):
         self._reading = self._look()
         self._trouble = ""
         self._one_by_one = DeferredLock()
-        self._looking = LoopingCall(self._look_and_tell)
-        self._looking.clock = reactor
-        self._writing = LoopingCall(self.write)
+        self._looking = Steady(reactor, _LOOK_EVERY, self._look_and_tell)
+        self._writing = Steady(reactor, settings.write_interval, self.write)
 
     def startService(self) -> None:
         """Continue the account on disk; one that can't be read is set aside."""
         super().startService()
         self._recorder = Recorder(self._settings.frame, self._now(), self._account or self._read())
         self._look_and_tell()
-        self._looking.start(_LOOK_EVERY, now=False)
+        self._looking.start()
         self._write_regularly()
 
     def stopService(self) -> Deferred[None]:
@@ -143,9 +142,8 @@ class UsageService(Service):
 
     def _write_regularly(self) -> None:
         # A new one each time: one that is stopped in a write would go on when it is started again.
-        self._writing = LoopingCall(self.write)
-        self._writing.clock = self._reactor
-        self._writing.start(self._settings.write_interval, now=False)
+        self._writing = Steady(self._reactor, self._settings.write_interval, self.write)
+        self._writing.start()
 
     def _now(self) -> int:
         return round(self._clock() * 1000)
