@@ -74,6 +74,7 @@ class Rig:
 
     :ivar deposits: sharetokens that wait for the disk.
     :ivar lookups: names that wait for an answer.
+    :ivar heard: what the client was sent; whoever reads it takes it out.
     """
 
     def __init__(self, limits: SessionLimits | None = None, maxtime: float = 0.0) -> None:
@@ -96,6 +97,7 @@ class Rig:
         globalLogPublisher.addObserver(self._noticed)
         _, self.wire = self.reactor.connected(self.client)
         self.answers = AnswerReader()
+        self.heard = bytearray()
 
     # What the door asks of the relay
 
@@ -169,6 +171,7 @@ class Rig:
         self.reactor.run()
         if isinstance(self.client.session, Session):
             self.answers.read(self.wire.sent)
+        self.heard += self.wire.sent
         self.wire.sent.clear()
         self.check()
 
