@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from tests.fuzz.rig import Rig
-from tests.fuzz.sockets import MemorySocket
+from tests.fuzz.sockets import ROOM, MemorySocket
 from tests.fuzz.tape import request
 from wireleap_relay.tunnel.fields import Fields
 from wireleap_relay.tunnel.session import Session
@@ -81,6 +81,8 @@ class Tunnels(RuleBasedStateMachine):
             heard, self.rig.heard = bytes(self.rig.heard), bytearray()
             if heard:
                 self.client.receive(heard)
+                self.rig.wire.room = ROOM  # the client has read it
+                self.rig.settle()
             if not said and not heard:
                 return
 
@@ -215,4 +217,4 @@ class Tunnels(RuleBasedStateMachine):
 
 
 class TunnelsTests(Tunnels.TestCase):  # type: ignore[misc]
-    settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
+    settings = settings(max_examples=50, stateful_step_count=30, deadline=None)
