@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 from tests.daemon.homes import RELAY, DaemonTestCase
+from wireleap_relay.daemon import control
 from wireleap_relay.daemon.control import DaemonError, Launched, LaunchFailed, NotRunning, launch, send, stop
 from wireleap_relay.daemon.lock import HomeLock, HomeTaken
 from wireleap_relay.daemon.state import look
@@ -140,6 +141,10 @@ class FailedLaunchTests(DaemonTestCase):
 
 
 class StopTests(DaemonTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.patch(control, "_ENDING", 0.5)
+
     def hold(self, then: str) -> int:
         """Run a daemon that holds the home, and behaves otherwise as it likes."""
         program = (
