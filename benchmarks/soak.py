@@ -63,6 +63,7 @@ class Soak:
         self._folder = folder
         self._uncounted = 0
         self._histories: dict[int, list[Sample]] = {}
+        self._at_rest: dict[int, Sample] = {}
         self._clients = clients
 
     async def run(self) -> None:
@@ -152,6 +153,7 @@ class Soak:
         if owed:
             self.broken.append(f"{owed} sharetokens are still held when all could have been handed in")
         await deferLater(self._reactor, 2 * _LOOK)
+        self._at_rest = self.relay.samples()
         workers = await self.relay.ask("workers")
         if workers["tunnels"]["open"]:
             self.broken.append(f"{workers['tunnels']['open']} tunnels are still open")
@@ -228,7 +230,8 @@ class Soak:
                 ("delayed_calls", _MORE_CALLS),
             ):
                 grown = _median(late, name) - _median(early, name)
-                at_rest = getattr(history[-1], name) - min(getattr(sample, name) for sample in early)
+                lives = pid in self._at_rest
+                at_rest = getattr(history[-1], name) - min(getattr(each, name) for each in early) if lives else 0
                 if max(grown, at_rest) > more:
                     self.broken.append(f"process {pid} has more {name}: {grown:.0f} at work, {at_rest:.0f} at rest")
             memory = _median(early, "memory"), _median(late, "memory")

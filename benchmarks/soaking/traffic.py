@@ -169,7 +169,7 @@ class Record:
     """One tunnel: what it was to do, and what became of it.
 
     :ivar begun: seconds of this process's clock, as the other times; 0 for never.
-    :ivar port: that its client's connection comes from; 0 where there was none.
+    :ivar port: that its client's connection comes from; 0 where another relay is between.
     :ivar trouble: empty where it did what it had to do.
     """
 
@@ -263,7 +263,7 @@ class Client:
         reader = Reader()
         reader.tunnel = await circuit.open("tcp", target, reader)
         record.token = self._wallet.last[circuit.hops[-1].pubkey]
-        record.port = _port(circuit)
+        record.port = _port(circuit) if len(circuit.hops) == 1 else 0
         size = self._chance.choice([0, 1, 1000, 40_000, 300_000])
         reader.tunnel.write(f"{'echo' if record.mode == 'slow' else record.mode} {size}\n".encode())
         await reader.opened.addTimeout(30.0, self._reactor)
