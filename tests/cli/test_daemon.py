@@ -212,11 +212,14 @@ class EarningTests(RelayTestCase):
         reader = await self.open_tunnel()
         reader.tunnel.write(b"x" * 10_000)
         await reader.at_least(10_000)
-        said = (await deferToThread(run, self.home.path, "status")).stdout
+        for _ in range(20):  # workers count to the daemon five times a second
+            said = (await deferToThread(run, self.home.path, "status")).stdout
+            if "19.5 KB" in said:
+                break
         self.assertIn("1 connections, 1 tunnels; 1 opened and 0 refused so far", said)
         self.assertIn("enrolled  19.5 KB", said)
         self.assertIn("1 held", said)
-        self.assertRegex(said, r"traffic +19.5 KB of 1.0 MB, ")
+        self.assertRegex(said, r"traffic +19.5 KB of 1.00 MB, ")
         self.assertEqual(self.home.log.read_text().splitlines(), lines)  # no line for a tunnel
         stopped = await deferToThread(run, self.home.path, "stop")
         self.assertEqual((stopped.returncode, stopped.stdout), (0, "The relay has stopped.\n"), stopped.stderr)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import attrs
 
-from wireleap_relay.cli.words import size
+from wireleap_relay.admin.words import size
 from wireleap_relay.config import Config
 from wireleap_relay.daemon.ask import Silent, ask
 from wireleap_relay.daemon.resources import FEW_FILES

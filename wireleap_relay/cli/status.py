@@ -9,8 +9,9 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from typing import Any
 
+from wireleap_relay.admin.words import printable, size
 from wireleap_relay.cli.command import FAILED, OK, UNKNOWN, Command, complain, is_for_people
-from wireleap_relay.cli.words import columns, duration, size, until
+from wireleap_relay.cli.words import columns, duration, until
 from wireleap_relay.daemon.ask import Silent, ask
 from wireleap_relay.daemon.state import look
 from wireleap_relay.home import Home
@@ -82,7 +83,7 @@ def _report(found: dict[str, Any], colours: bool) -> Iterator[str]:
         yield from columns(_workers(workers["workers"]))
     for mark, sentences in (("fail", health["reasons"]), ("warn", health["warnings"])):
         for sentence in sentences:
-            yield f"{mark}: {sentence}"
+            yield f"{mark}: {printable(sentence)}"
 
 
 def _window(window: dict[str, Any] | None, now: float) -> str:

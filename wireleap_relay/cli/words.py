@@ -4,17 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-_UNITS = ("B", "KB", "MB", "GB", "TB", "PB", "EB")
+from wireleap_relay.admin.words import printable
+
 _SPANS = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
-
-
-def size(count: float) -> str:
-    """Write bytes with three digits or so; units are powers of 1024, as in the config."""
-    for unit in _UNITS[:-1]:
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" or count >= 99.95 else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} {_UNITS[-1]}"
 
 
 def duration(seconds: float) -> str:
@@ -32,10 +24,11 @@ def until(at: float, now: float) -> str:
 
 
 def columns(rows: Sequence[Sequence[str]], dress: Callable[[int, int, str], str] | None = None) -> Iterator[str]:
-    """Write a table.
+    """Write a table; what others have written in it is made safe for a terminal.
 
     :param dress: colours a padded cell, given its row and column.
     """
+    rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for number, row in enumerate(rows):
         padded = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
