@@ -274,6 +274,18 @@ class Changes(ServiceTestCase):
         self.assertEqual(len(self.service.status()), 2)
         self.successResultOf(self.stop())
 
+    def test_one_that_comes_back_while_only_its_directory_is_waited_for(self) -> None:
+        self.service.startService()
+        self.second_contract()
+        self.agent.silent.add(DIRECTORY)
+        self.apply(second=Settings())
+        self.agent.silent.clear()
+        self.apply(second=Settings(), first=Settings())
+        self.pass_time(30)
+        self.assertEqual([s.state for s in self.service.status()], ["enrolled", "enrolled"])
+        self.assertEqual(self.flushLoggedErrors(), [])
+        self.successResultOf(self.stop())
+
     def test_what_is_published_is_told_at_once(self) -> None:
         self.service.startService()
         address = Address("wireleap", "203.0.113.6", 443)

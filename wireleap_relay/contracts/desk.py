@@ -194,7 +194,7 @@ class EnrollmentDesk:
         if self._farewell is not None:
             parts.append(self._farewell)
         self._draining = gatherResults(parts, consumeErrors=True)
-        self._draining.addCallbacks(lambda _: self.machine.drained(), self._drain_broken_off)
+        self._draining.addCallbacks(self._drained, self._drain_broken_off)
         self._draining.addErrback(self._crashed)
 
     def stop_draining(self) -> None:
@@ -309,6 +309,11 @@ class EnrollmentDesk:
         else:
             gone.callback(None)
         return gone
+
+    def _drained(self, _: object) -> None:
+        # Where a drain is broken off with nothing but a farewell to wait for, that ends well, too.
+        if self._draining is not None:
+            self.machine.drained()
 
     def _drain_broken_off(self, failure: Failure) -> None:
         """In a hurry the rest is dropped; where the contract is served once more, nobody asks."""
