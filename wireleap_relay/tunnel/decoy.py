@@ -10,7 +10,6 @@ from twisted.logger import Logger
 from wireleap_relay.boundaries import WallClock
 from wireleap_relay.configvalues import DecoyChoice
 from wireleap_relay.tunnel.abuse import Rates
-from wireleap_relay.tunnel.backend import WebServerDecoy
 from wireleap_relay.tunnel.site import FolderTooLarge, NotAllowed, Site, fields_of, read_folder
 from wireleap_relay.tunnel.stream import Headers, Stream, StreamHandler, header_value
 from wireleap_relay.tunnel.visitor import Conversation, Visitor
@@ -106,6 +105,9 @@ class _Page(StreamHandler):
 def make_decoy(reactor: Any, now: WallClock, choice: DecoyChoice) -> Decoy:
     """Make what an operator has chosen; a folder that can't be read is an error in the log, and 405 instead."""
     if choice.server is not None:
+        # Nothing else in a worker is a web client, and it takes its time and memory to be imported.
+        from wireleap_relay.tunnel.backend import WebServerDecoy
+
         return WebServerDecoy(reactor, choice.server)
     if choice.folder is None:
         return SiteDecoy(now)
