@@ -20,9 +20,9 @@ from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer
 from zope.interface import implementer
 
 from wireleap_relay.configvalues import ListenAddress
-from wireleap_relay.tunnel.abuse import Budget, Rates
+from wireleap_relay.tunnel.abuse import Rates
 from wireleap_relay.tunnel.stream import HIGH_WATER, Headers, Stream, StreamHandler, header_value
-from wireleap_relay.tunnel.visitor import Conversation
+from wireleap_relay.tunnel.visitor import Conversation, Http1Conversation
 
 #: Seconds for a connection to it.
 _PATIENCE = 5.0
@@ -226,20 +226,13 @@ class _Download(Protocol):
         cast("Any", self.transport).loseConnection()
 
 
-class Pipe(Protocol):
+class Pipe(Http1Conversation, Protocol):
     """A visitor's bytes to the web server and back; see :class:`wireleap_relay.tunnel.visitor.Conversation`."""
 
     def __init__(self, client: Any, wake: Callable[[], None], rates: Rates) -> None:
         """Join a client's transport; the web server's comes when it is connected."""
-        self.writable = True
-        self.offence = ""
-        self.streams: dict[int, Stream] = {}
-        self.leaving = False
-        self.peer_leaving = False
+        super().__init__(rates)
         self.half_finished = False
-        self.budget = Budget(rates)
-        self.frames_received = 0
-        self.sent = 0
         self._client = client
         self._wake = wake
         self._early = b""
@@ -282,13 +275,6 @@ class Pipe(Protocol):
         """Let it go."""
         self.offence = offence
         self.connection_lost()
-
-    def spend(self, kind: str, amount: int = 1) -> bool:
-        """Account for what the client did; too much of it ends the conversation."""
-        if self.budget.spend(kind, amount):
-            return True
-        self.fail(ErrorCodes.ENHANCE_YOUR_CALM, kind)
-        return False
 
     def connection_lost(self) -> None:
         """The visitor is gone."""

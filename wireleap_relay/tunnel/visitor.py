@@ -86,11 +86,11 @@ class Conversation(Protocol):
         """The transport is gone."""
 
 
-class Visitor:
-    """A conversation in HTTP/1.1, answered from a site; see :class:`Conversation`."""
+class Http1Conversation:
+    """What conversations in HTTP/1.1 share; see :class:`Conversation`."""
 
-    def __init__(self, site: Site, now: WallClock, rates: Rates) -> None:
-        """Wait for the first request."""
+    def __init__(self, rates: Rates) -> None:
+        """Begin with no stream, for there are none."""
         self.writable = True
         self.offence = ""
         self.streams: dict[int, Stream] = {}
@@ -99,6 +99,25 @@ class Visitor:
         self.budget = Budget(rates)
         self.frames_received = 0
         self.sent = 0
+
+    def fail(self, code: ErrorCodes, offence: str = "") -> None:
+        """End it."""
+        raise NotImplementedError
+
+    def spend(self, kind: str, amount: int = 1) -> bool:
+        """Account for what the client did; too much of it ends the conversation."""
+        if self.budget.spend(kind, amount):
+            return True
+        self.fail(ErrorCodes.ENHANCE_YOUR_CALM, kind)
+        return False
+
+
+class Visitor(Http1Conversation):
+    """A conversation in HTTP/1.1, answered from a site; see :class:`Conversation`."""
+
+    def __init__(self, site: Site, now: WallClock, rates: Rates) -> None:
+        """Wait for the first request."""
+        super().__init__(rates)
         self._site = site
         self._now = now
         self._unread = b""
@@ -149,13 +168,6 @@ class Visitor:
         self.offence = offence
         self._last = True
         self._out, self._body = b"", memoryview(b"")
-
-    def spend(self, kind: str, amount: int = 1) -> bool:
-        """Account for what the client did; too much of it ends the conversation."""
-        if self.budget.spend(kind, amount):
-            return True
-        self.fail(ErrorCodes.ENHANCE_YOUR_CALM, kind)
-        return False
 
     def connection_lost(self) -> None:
         """The transport is gone."""
