@@ -44,6 +44,7 @@ ATTACKS = {
     "slow-handshakes": ("2,000 connections without TLS", ""),
     "slow-headers": ("2,000 requests without end", "Slowloris"),
     "unread-tunnels": ("500 paid tunnels, unread", ""),
+    "unread-uploads": ("500 paid tunnels, their targets deaf", ""),
     "one-byte-window": ("500 paid tunnels, a byte at a time", "CVE-2019-9511"),
 }
 
@@ -66,18 +67,17 @@ class Result:
 class Range:
     """Where relays are attacked."""
 
-    def __init__(self, servicekey: Path, sources: tuple[int, int], seconds: float) -> None:
+    def __init__(self, servicekey: Path, targets: dict[str, int], seconds: float) -> None:
         self._servicekey = servicekey
-        self._honest_source, self._other_source = sources
+        self._targets = targets
         self._seconds = seconds
-        self._before: dict[str, float] = {}
 
     def attack(self, name: str, relay: Relay) -> Result:
         """Attack a relay that was started anew."""
         relay.restart()
-        if relay.name not in self._before:
-            self._before[relay.name] = max(self._honest(relay), self._honest(relay))
-        spec = json.dumps({"attack": name, **self._common(relay, self._other_source)})
+        self._honest(relay)
+        before = self._honest(relay)
+        spec = json.dumps({"attack": name, **self._common(relay, "deaf" if name == "unread-uploads" else "far-source")})
         start = relay.cost()
         with Helper("attacker", spec) as attacker:
             attacker.line()
@@ -94,19 +94,19 @@ class Range:
             score = json.loads(attacker.line())
         seconds = score["seconds"]
         rates = [score[what] / seconds for what in ("sent", "ended", "refused")]
-        return Result(name, relay.name, *rates, processor, most - start.memory, self._before[relay.name], during)
+        return Result(name, relay.name, *rates, processor, most - start.memory, before, during)
 
-    def _common(self, relay: Relay, source: int) -> dict[str, Any]:
+    def _common(self, relay: Relay, target: str) -> dict[str, Any]:
         return {
             "port": relay.port("source"),
             "servicekey": str(self._servicekey),
             "relay": relay.key,
-            "target": f"127.0.0.1:{source}",
+            "target": f"127.0.0.1:{self._targets[target]}",
         }
 
     def _honest(self, relay: Relay) -> float:
         """Download over one tunnel; give MB per second, 0 where that is impossible."""
-        spec = {"mode": "down", "seconds": self._seconds, **self._common(relay, self._honest_source)}
+        spec = {"mode": "down", "seconds": self._seconds, **self._common(relay, "source")}
         try:
             with Helper("client", json.dumps(spec)) as client:
                 client.line()
@@ -163,7 +163,9 @@ def main() -> None:
         servicekey = folder / "servicekey.json"
         contract = stack.enter_context(Helper("network", str(servicekey))).line()
         # Attackers have a target of their own: it has much to do.
-        honest, other = (int(stack.enter_context(Helper("target", "source")).line()) for _ in range(2))
+        targets = {
+            kind: int(stack.enter_context(Helper("target", kind)).line()) for kind in ("source", "far-source", "deaf")
+        }
         relays = []
         if not arguments.without_ours:
             # Attackers come over loopback, too.
@@ -177,7 +179,7 @@ def main() -> None:
             relays.append(
                 stack.enter_context(Relay(name, Path(program).resolve(), folder / f"peer-{name}", contract, None))
             )
-        attacked = Range(servicekey, (honest, other), arguments.seconds)
+        attacked = Range(servicekey, targets, arguments.seconds)
         for name in arguments.attack or ATTACKS:
             for relay in relays:
                 print(_row(attacked.attack(name, relay), arguments.markdown), flush=True)

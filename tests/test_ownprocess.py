@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
+from tempfile import TemporaryFile
 from typing import Any
 
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from wireleap_relay.ownprocess import Steady, resident_memory
+from wireleap_relay import ownprocess
+from wireleap_relay.ownprocess import Steady, resident_memory, tcp_memory_is_short
 from wireleap_relay.workers.health import ProcessHealth
 
 
@@ -28,6 +31,19 @@ class NoDescriptorsTests(SynchronousTestCase):
         self.assertGreater(before, 10_000_000)
         self.use_up()
         self.assertGreater(resident_memory(), before // 2)
+
+    def test_the_system_tells_whether_its_buffers_are_full(self) -> None:
+        self.assertFalse(tcp_memory_is_short())
+        self.use_up()
+        self.assertFalse(tcp_memory_is_short())
+
+    def test_its_buffers_are_full(self) -> None:
+        table = os.pread(ownprocess._protocols(os.getpid()), 16 * 1024, 0)
+        with TemporaryFile() as shown:
+            shown.write(re.sub(rb"(?m)^(TCP .*?)no ", rb"\1yes ", table, count=1))
+            shown.flush()
+            self.patch(ownprocess, "_protocols", lambda _: shown.fileno())
+            self.assertTrue(tcp_memory_is_short())
 
     def test_a_process_knows_how_it_is_doing(self) -> None:
         clock = Clock()

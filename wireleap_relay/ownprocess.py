@@ -1,4 +1,4 @@
-"""What this process has, and what it does again and again: in bad times too, and whatever the time of day."""
+"""What this process has and its system with it, and what it does again and again: in bad times too, and whatever the time of day."""
 
 from __future__ import annotations
 
@@ -18,9 +18,27 @@ def resident_memory() -> int:
     return int(os.pread(_statm(os.getpid()), 100, 0).split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+def tcp_memory_is_short() -> bool:
+    """Tell whether the system keeps all TCP connections small, for their buffers hold too much (tcp(7), ``tcp_mem``).
+
+    Once asked, it needs no descriptor any more.
+    """
+    try:
+        table = os.pread(_protocols(os.getpid()), 16 * 1024, 0)
+    except OSError:
+        return False
+    rows = map(bytes.split, table.splitlines())
+    return any(row[0].startswith(b"TCP") and row[4] == b"yes" for row in rows)
+
+
 @functools.cache
 def _statm(_pid: int) -> int:
     return os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
+
+
+@functools.cache
+def _protocols(_pid: int) -> int:
+    return os.open("/proc/self/net/protocols", os.O_RDONLY | os.O_CLOEXEC)
 
 
 def reckon_by_a_steady_clock(reactor: Any) -> None:

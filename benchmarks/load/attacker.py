@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import resource
 import select
+import selectors
 import socket
 import ssl
 import sys
@@ -19,7 +20,7 @@ from pathlib import Path
 
 import attrs
 
-from load.connection import Purse, tls
+from load.connection import Connection, Handler, Purse, tls
 from wireleap_relay.tunnel import frames
 from wireleap_relay.tunnel.fields import write_fields
 
@@ -318,12 +319,42 @@ class Tunnels(Attack):
             connection.close()
 
 
+class Uploads(Attack):
+    """Paid tunnels to a target that reads nothing, which are sent all that they take."""
+
+    threads = 1
+    count = 20
+    each = 25
+
+    def work(self) -> None:
+        purse = Purse(Path(self.spec.servicekey), self.spec.relay, time.time)
+        selector = selectors.DefaultSelector()
+        handlers: list[Handler] = []
+
+        def ready(connection: Connection) -> None:
+            for _ in range(self.each):
+                handlers.append(Handler(connection.open(purse.request(self.spec.target))))
+                self.score.sent += 1
+
+        for _ in range(self.count):
+            Connection(selector, ("127.0.0.1", self.spec.port), False, ready, source=_FROM)
+            self.score.connections += 1
+        block = bytes(64 * 1024)
+        while not self.over.is_set():
+            for handler in handlers:
+                if not handler.paused:
+                    handler.stream.send(block)
+            for key, events in selector.select(0.2):
+                key.data.act(events)
+
+
 _OTHERS: dict[str, type[Attack]] = {
     "never-reading": Unread,
     "idle": Crowd,
     "slow-handshakes": SlowHandshakes,
     "slow-headers": SlowHeaders,
     "unread-tunnels": Tunnels,
+    "unread-uploads": Uploads,
     "one-byte-window": Tunnels,
 }
 

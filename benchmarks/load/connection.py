@@ -156,8 +156,11 @@ class Connection:
         raw: bool,
         when_ready: Callable[[Connection], object],
         rcvbuf: int = 0,
+        source: tuple[str, int] | None = None,
     ) -> None:
         plain = socket.socket()
+        if source:
+            plain.bind(source)
         if rcvbuf:
             plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, rcvbuf)
         plain.connect(address)

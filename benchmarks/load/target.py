@@ -1,6 +1,8 @@
-"""What tunnels lead to: python -m load.target source|sink|echo.
+"""What tunnels lead to: python -m load.target source|far-source|sink|deaf|echo.
 
-Prints its port. ``source`` sends as fast as it is read, ``sink`` reads, ``echo`` answers with what it is sent.
+Prints its port. ``source`` sends as fast as it is read, ``sink`` reads, ``deaf`` does not, ``echo`` answers with what it is sent.
+A ``far-source`` leaves little of what is not read in its own sockets: what many of them hold is memory of this
+machine, and the system slows all connections down when they hold too much of it.
 A line on standard input asks how many bytes were read so far; its end ends the process.
 """
 
@@ -12,6 +14,7 @@ import sys
 from collections.abc import Callable
 
 _BLOCK = bytes(256 * 1024)
+_FAR_BUFFER = 32 * 1024
 _buffer = bytearray(256 * 1024)
 
 
@@ -21,9 +24,12 @@ class Target:
     def __init__(self, kind: str) -> None:
         self.total = 0
         self._kind = kind
+        self._unread: list[socket.socket] = []
         self._selector = selectors.DefaultSelector()
         self._listening = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self._listening.setblocking(False)
+        if kind == "far-source":
+            self._listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _FAR_BUFFER)
         self._selector.register(self._listening, selectors.EVENT_READ, self._accept)
         self._selector.register(sys.stdin, selectors.EVENT_READ, self._asked)
         print(self._listening.getsockname()[1], flush=True)
@@ -40,10 +46,14 @@ class Target:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         work: dict[str, Callable[[socket.socket], None]] = {
             "source": self._send,
+            "far-source": self._send,
             "sink": self._read,
             "echo": self._echo,
         }
-        writes = self._kind == "source"
+        writes = work.get(self._kind) == self._send
+        if self._kind == "deaf":
+            self._unread.append(connection)
+            return
         self._selector.register(connection, selectors.EVENT_WRITE if writes else selectors.EVENT_READ, work[self._kind])
 
     def _asked(self, stdin: object) -> None:

@@ -21,6 +21,7 @@ from wireleap_relay.tunnel.connection import Patience
 from wireleap_relay.tunnel.hall import Hall
 from wireleap_relay.tunnel.neighbours import Neighbours
 from wireleap_relay.tunnel.registry import Registry
+from wireleap_relay.tunnel.stream import HIGH_WATER
 from wireleap_relay.wire.keys import SigningKey
 
 
@@ -104,6 +105,7 @@ class Client:
     network: bytes = b"a"
     has_tunnels: bool = False
     waiting: int = 0
+    unread: int = 0
     hall: Any = None
     gone: bool = False
 
@@ -115,9 +117,14 @@ class Client:
 class HallTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.memory = 0
+        self.buffers_are_short = False
         self.registry = Registry(reactor, SigningKey.generate().public_key)
         self.hall = Hall(
-            self.registry, ClientLimits(memory=1000, trusted=()), resident=lambda: self.memory, descriptors=100
+            self.registry,
+            ClientLimits(memory=1000, trusted=()),
+            resident=lambda: self.memory,
+            buffers_are_short=lambda: self.buffers_are_short,
+            descriptors=100,
         )
 
     def enter(self, count: int, descriptor: int = 10, **options: Any) -> list[Client]:
@@ -183,6 +190,21 @@ class HallTests(SynchronousTestCase):
         self.assertTrue(50 <= left <= 64, left)
         self.assertEqual(self.offences(), {abuse.MEMORY: 112 - left})
 
+    def test_who_does_not_read_goes_where_the_system_is_short_of_buffers(self) -> None:
+        busy = self.enter(10, has_tunnels=True, unread=HIGH_WATER - 1)
+        unread = [*self.enter(19, has_tunnels=True, unread=HIGH_WATER), *self.enter(1, unread=HIGH_WATER + 1)]
+        self.hall.second_passed()
+        self.assertFalse(any(client.gone for client in unread))
+        self.buffers_are_short = True
+        self.hall.second_passed()
+        self.assertTrue(unread[-1].gone)
+        self.assertEqual(self.offences(), {abuse.STALLED: 2})
+        for _ in range(20):
+            self.hall.second_passed()
+        self.assertTrue(all(client.gone for client in unread))
+        self.assertFalse(any(client.gone for client in busy))
+        self.assertFalse(self.hall.refuses)
+
 
 class Floods(Protocol):
     def connectionMade(self) -> None:
@@ -212,6 +234,24 @@ class SocketTests(WorldTestCase):
         reader = await self.tunnel(circuit, self.target(Floods), credit=False)
         await reader.ended
         self.assertEqual(world.registry.counts().offences, {abuse.STALLED: 1})
+
+    async def test_a_reader_is_told_from_one_that_does_not_read(self) -> None:
+        world = self.world()
+        unread, read = self.circuit(world), self.circuit(world)
+        stalled = await self.tunnel(unread, self.target(Floods), credit=False)
+        target = self.target(Target)
+        reader = await self.tunnel(read, target)
+        world.service.hall._buffers_are_short = lambda: True
+        for _ in range(20):
+            reader.tunnel.write(bytes(100_000))
+            await reader.at_least(100_000)
+            reader.received = 0
+            world.service._look_at_watch()
+        await stalled.ended
+        self.assertEqual(world.registry.counts().offences, {abuse.STALLED: 1})
+        self.assertEqual(world.service.status().connections, 1)
+        reader.tunnel.write(b"hello")
+        await reader.at_least(5)
 
     async def test_no_descriptors(self) -> None:
         """The system has none left to accept with; afterwards the relay accepts again."""

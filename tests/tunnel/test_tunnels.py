@@ -292,6 +292,22 @@ class BackPressureTests(WorldTestCase):
             neighbour.tunnel.write(bytes(50_000))
         await neighbour.at_least(1_000_000)
 
+    async def test_more_is_read_at_once_for_a_client_that_keeps_up(self) -> None:
+        class Fountain(Target):
+            def connectionMade(self) -> None:
+                self.transport.write(bytes(5_000_000))  # type: ignore[union-attr]
+
+        world = self.world()
+        circuit = self.circuit(world)
+        await self.tunnel(circuit, self.target(Fountain), credit=False)
+        await self._until_still(lambda: world.meter_.from_targets)
+        unread = self._splices(world)[0].transport
+        self.assertLess(unread.bufferSize, READ_SIZE)
+        reader = await self.tunnel(circuit, self.target(Fountain))
+        await reader.at_least(5_000_000)
+        self.assertLess(unread.bufferSize, READ_SIZE)
+        self.assertEqual(max(splice.transport.bufferSize for splice in self._splices(world)), READ_SIZE)
+
     async def test_a_target_that_never_reads(self) -> None:
         listening = socket.create_server(("127.0.0.1", 0))
         self.addCleanup(listening.close)
@@ -307,7 +323,7 @@ class BackPressureTests(WorldTestCase):
             await deferLater(reactor, 0)
         await self._until_still(lambda: world.meter_.from_clients)
         # In the relay: its socket's buffer, and a window's worth; in the kernel: what it has room for.
-        splice = next(splice for splices in world.registry._open.values() for splice in splices)
+        splice = self._splices(world)[0]
         waiting = splice.transport.dataBuffer  # type: ignore[attr-defined]
         held = len(waiting) - splice.transport.offset + splice.transport._tempDataLen  # type: ignore[attr-defined]
         self.assertLessEqual(held, splice.stream.receiving.size + READ_SIZE + 64 * 1024)
@@ -316,6 +332,9 @@ class BackPressureTests(WorldTestCase):
         for _ in range(20):
             neighbour.tunnel.write(bytes(50_000))
         await neighbour.at_least(1_000_000)
+
+    def _splices(self, world: Any) -> list[Any]:
+        return [splice for splices in world.registry._open.values() for splice in splices]
 
     async def _until_still(self, measure: Any) -> None:
         last = None

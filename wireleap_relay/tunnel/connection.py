@@ -23,6 +23,8 @@ from wireleap_relay.tunnel.visitor import NOT_TLS, Conversation
 _NUMBERS = count()
 #: Bytes that may wait to be sent in the socket of a client with several tunnels.
 _UNSENT = 128 * 1024
+#: Seconds that a client may need for what waits for it, at its pace of late, and still counts as one who reads.
+_SLOW = 60
 
 
 @attrs.frozen
@@ -57,6 +59,8 @@ class ClientConnection(Protocol):
     _closing = False
     _is_shared = False
     _waited = 0
+    _pace = 1e6
+    _sent = 0
     _seen: tuple[object, ...] = ()
 
     def __init__(
@@ -210,6 +214,14 @@ class ClientConnection(Protocol):
             return 0
         return sum(stream.queued + stream.receiving.held for stream in self.session.streams.values())
 
+    @property
+    def unread(self) -> int:
+        """Bytes that wait for a client which takes next to nothing of them; 0 for one that gets on."""
+        if self.session is None:
+            return 0
+        queued = sum(stream.queued for stream in self.session.streams.values())
+        return queued if queued > self._pace * _SLOW else 0
+
     def leave(self) -> None:
         """Serve the open tunnels to their end, and no others."""
         if self.session is None:
@@ -227,6 +239,9 @@ class ClientConnection(Protocol):
         session = self.session
         if session is not None:
             session.budget.second_passed()
+            sent = session.sent
+            self._pace = (self._pace + sent - self._sent) / 2
+            self._sent = sent
         state: tuple[object, ...]
         if self._closing:
             state, limit = ("closing",), patience.closing

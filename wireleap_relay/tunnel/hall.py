@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 from twisted.logger import Logger
 
 from wireleap_relay.clientlimits import GENEROUS, ClientLimits
-from wireleap_relay.ownprocess import resident_memory
+from wireleap_relay.ownprocess import resident_memory, tcp_memory_is_short
 from wireleap_relay.tunnel import abuse
 from wireleap_relay.tunnel.neighbours import Neighbours
 from wireleap_relay.tunnel.registry import Registry
+from wireleap_relay.tunnel.stream import HIGH_WATER
 from wireleap_relay.tunnel.windows import WindowPool
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ _SHARE = 0.1
 _ALWAYS = 64
 #: Bytes that wait on a connection which is worth shedding although it has tunnels.
 _HEAVY = 1024 * 1024
+#: Bytes that wait for a client whose target is not read for that: its socket's buffer is full, too.
+_UNREAD = HIGH_WATER
 #: Seconds between two words in the log about the same pressure.
 _QUIET = 60
 
@@ -52,11 +55,13 @@ class Hall:
         limits: ClientLimits = GENEROUS,
         *,
         resident: Callable[[], int] | None = None,
+        buffers_are_short: Callable[[], bool] | None = None,
         descriptors: int | None = None,
     ) -> None:
         """Begin empty.
 
         :param resident: tells how many bytes of memory the process has.
+        :param buffers_are_short: tells whether the system's sockets hold too much.
         :param descriptors: how many it may have open.
         """
         self.connections: set[ClientConnection] = set()
@@ -64,6 +69,7 @@ class Hall:
         self.refuses = False
         self._registry = registry
         self._resident = resident or resident_memory
+        self._buffers_are_short = buffers_are_short or tcp_memory_is_short
         self._descriptors = descriptors or resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._neighbours = Neighbours(limits)
         self._spare: list[ClientConnection] | None = None
@@ -125,6 +131,8 @@ class Hall:
         self.refuses = memory > self._memory
         if self.refuses:
             self._shed(memory)
+        if self._buffers_are_short():
+            self._shed_unread()
 
     # Who has to go
 
@@ -144,6 +152,23 @@ class Hall:
         )
         for each in going[:count]:
             self._registry.offended(abuse.MEMORY)
+            each.abort()
+
+    def _shed_unread(self) -> None:
+        """Drop clients that read next to nothing: their targets' sockets are full, and slow all others down."""
+        unread = {each: each.unread for each in self.connections}
+        going = [each for each, size in unread.items() if size >= _UNREAD]
+        going.sort(key=lambda each: unread[each], reverse=True)
+        count = ceil(len(going) * _SHARE)
+        if count:
+            self._say(
+                abuse.STALLED,
+                "The system's TCP buffers are full; {count} of {all} clients that do not read are dropped",
+                count=count,
+                all=len(going),
+            )
+        for each in going[:count]:
+            self.offended(each, abuse.STALLED)
             each.abort()
 
     def _next_spare(self, newest: ClientConnection) -> ClientConnection:

@@ -28,8 +28,9 @@ from wireleap_relay.wire.status import Status
 LINGER = 30.0
 #: Seconds without a datagram after which a UDP tunnel ends whose client has ended its side.
 UDP_LINGER = 10.0
-#: Bytes read from a target at once.
-READ_SIZE = 128 * 1024
+#: Bytes read from a target at once: at first, and of a tunnel whose client keeps up. What is read in
+#: quick succession the system takes for a reason to widen the socket's buffer, which a client that reads nothing leaves full.
+FIRST_READ, READ_SIZE = 32 * 1024, 128 * 1024
 #: Bytes of datagrams that wait for a slow client; more are dropped, as any router would.
 _DATAGRAMS_WAITING = 64 * 1024
 _REFUSED = "the target refused a datagram"
@@ -92,6 +93,7 @@ class TcpSplice(Splice, Dialled):
     _client_ended = False
     _gone: Failure | None = None
     _owed = 0
+    _read_size = FIRST_READ
     _outlet: Outlet
 
     def __init__(self, stream: Stream, meter: Meter, origin: str, reactor: Any) -> None:
@@ -106,7 +108,7 @@ class TcpSplice(Splice, Dialled):
         transport = cast("Any", self.transport)
         transport.setTcpNoDelay(True)
         transport.setTcpKeepAlive(True)
-        transport.bufferSize = READ_SIZE
+        transport.bufferSize = FIRST_READ
         self._outlet = Outlet(transport, self._drained)
         transport.pauseProducing()
         self.connected_callback()
@@ -123,8 +125,12 @@ class TcpSplice(Splice, Dialled):
 
     def dataReceived(self, data: bytes) -> None:
         """Bytes for the client."""
-        self._meter.from_targets += len(data)
-        self.stream.send(data)
+        size = len(data)
+        self._meter.from_targets += size
+        stream = self.stream
+        stream.send(data)
+        if size >= self._read_size and not stream.queue and size < READ_SIZE:
+            self._read_size = cast("Any", self.transport).bufferSize = 2 * size
 
     def readConnectionLost(self) -> None:
         """The target ended its side; what it sent before reaches the client first."""

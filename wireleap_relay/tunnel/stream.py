@@ -19,7 +19,7 @@ Headers = Fields
 
 #: Bytes that wait for a slow client before its target is paused, and below
 #: which it is resumed. The bound for one tunnel is HIGH_WATER and one read.
-HIGH_WATER = 128 * 1024
+HIGH_WATER = 64 * 1024
 LOW_WATER = 32 * 1024
 
 
