@@ -24,9 +24,9 @@ from twisted.internet.task import deferLater
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
+from wireleap_relay.composition import make_relay
 from wireleap_relay.config import parse_config
 from wireleap_relay.home import Home
-from wireleap_relay.relay import make_relay
 from wireleap_relay.sandbox.circuit import Circuit, Hop
 from wireleap_relay.sandbox.fetch import fetch
 from wireleap_relay.sandbox.ledger import Terms

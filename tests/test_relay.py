@@ -13,10 +13,11 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
 from tests.tunnel.world import Target, WorldTestCase, reactor
+from wireleap_relay.composition import make_relay
 from wireleap_relay.config import parse_config
 from wireleap_relay.contracts.service import ContractsService
 from wireleap_relay.home import Home
-from wireleap_relay.relay import Relay, make_relay
+from wireleap_relay.relay import Relay
 from wireleap_relay.sandbox.circuit import Circuit, Hop
 from wireleap_relay.sandbox.ledger import Terms
 from wireleap_relay.sandbox.network import SandboxNetwork

@@ -1,6 +1,6 @@
 """The Protocols at which the parts meet, and the values that cross them.
 
-No feature folder imports another: :mod:`wireleap_relay.relay` joins them
+No feature folder imports another: :mod:`wireleap_relay.composition` joins them
 through what stands here.
 """
 

@@ -14,6 +14,7 @@ from twisted.python import usage
 
 from wireleap_relay import __version__, logs
 from wireleap_relay.collector import spare_what_stays
+from wireleap_relay.composition import make_relay
 from wireleap_relay.config import Config, ConfigError
 from wireleap_relay.control import make_control
 from wireleap_relay.daemon.hardening import account_for, hand_over, harden
@@ -24,7 +25,6 @@ from wireleap_relay.home import SUCCEEDS_VARIABLE, Home, HomeError, Identity, fi
 from wireleap_relay.inspection import exposed, load
 from wireleap_relay.ownprocess import reckon_by_a_steady_clock
 from wireleap_relay.readiness import ReadinessService
-from wireleap_relay.relay import make_relay
 from wireleap_relay.signals import SignalService
 from wireleap_relay.succession import RelayIncumbent
 from wireleap_relay.tunnel.sockets import accept_from
