@@ -165,6 +165,20 @@ class VisitorTests(SynchronousTestCase):
         self.assertTrue(out.startswith(b"HTTP/1.1 431 "))
         self.assertTrue(visitor.closed)
 
+    def test_nothing_but_empty_lines(self) -> None:
+        visitor = self.visitor()
+        self.assertIn(b" 405 ", self.said(b"\r\n" * 1000, b"\r\nGET / HTTP/1.1\r\n\r\n", visitor=visitor))
+        self.assertTrue(self.said(*[b"\r\n" * 1000] * 20, visitor=visitor).startswith(b"HTTP/1.1 431 "))
+        self.assertTrue(visitor.closed)
+
+    def test_a_value_of_spaces_takes_no_time(self) -> None:
+        for spaces in (b" " * 15_000, b" \t" * 7_500):
+            visitor = self.visitor()
+            out = self.said(b"GET / HTTP/1.1\r\nX:" + spaces + b"\n\r\n\r\n", visitor=visitor)
+            self.assertTrue(out.startswith(b"HTTP/1.1 400 "))
+        head = b"GET / HTTP/1.1\r\nConnection:" + b" " * 5000 + b"close" + b" " * 5000 + b"\r\n\r\n"
+        self.assertIn(b"Connection: close\r\n", self.said(head))
+
     def test_who_asks_and_does_not_read(self) -> None:
         visitor = self.visitor(Folder({b"/": site.Answer(200, (), bytes(1_000_000))}))
         for _ in range(1000):
