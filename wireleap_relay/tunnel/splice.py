@@ -7,6 +7,7 @@ its socket is not read while more than ``HIGH_WATER`` waits for the client.
 
 from __future__ import annotations
 
+import socket
 from contextlib import suppress
 from typing import Any, cast
 
@@ -31,6 +32,8 @@ UDP_LINGER = 10.0
 #: Bytes read from a target at once: at first, and of a tunnel whose client keeps up. What is read in
 #: quick succession the system takes for a reason to widen the socket's buffer, which a client that reads nothing leaves full.
 FIRST_READ, READ_SIZE = 32 * 1024, 128 * 1024
+#: Bytes that may wait in the socket of a target that does not keep up: the system would let megabytes into it.
+_UNSENT = 256 * 1024
 #: Bytes of datagrams that wait for a slow client; more are dropped, as any router would.
 _DATAGRAMS_WAITING = 64 * 1024
 _REFUSED = "the target refused a datagram"
@@ -108,6 +111,7 @@ class TcpSplice(Splice, Dialled):
         transport = cast("Any", self.transport)
         transport.setTcpNoDelay(True)
         transport.setTcpKeepAlive(True)
+        transport.getHandle().setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
         transport.bufferSize = FIRST_READ
         self._outlet = Outlet(transport, self._drained)
         transport.pauseProducing()
