@@ -241,8 +241,6 @@ class Rig:
     def _go(self) -> None:
         self.wire.broken = True
         self.settle()
-        for end in self.targets:
-            end.room = 2**30
         self.pass_time(61.0)
         assert not self.hall.connections
         assert (self.hall.pool.granted, self.hall.pool._coming_back) == (0, 0)

@@ -36,6 +36,7 @@ class _End:
         self.finished = self.over = self.gone = False
         self.status: Status | None = None
         self.credits = True
+        self.deaf = False
         stream.handler = self
 
     def responded(self, headers: Fields) -> None: ...
@@ -161,10 +162,17 @@ class Tunnels(RuleBasedStateMachine):
     @rule(which=_which, room=st.sampled_from([0, 1, 5000, 2**20]))
     def target_takes(self, which: int, room: int) -> None:
         tunnel = self._pick(which)
-        if tunnel is not None and tunnel.end is not None:
+        if tunnel is not None and tunnel.end is not None and not tunnel.deaf:
             tunnel.end.room = room
             self.rig.settle()
             self._exchange()
+
+    @rule(which=_which)
+    def target_takes_no_more_for_ever(self, which: int) -> None:
+        tunnel = self._pick(which)
+        if tunnel is not None and tunnel.end is not None:
+            tunnel.deaf = True
+            tunnel.end.room = 0
 
     @rule(which=_which)
     def target_finishes(self, which: int) -> None:
@@ -200,14 +208,14 @@ class Tunnels(RuleBasedStateMachine):
 
     def _let_all_through(self) -> None:
         for tunnel in self.tunnels:
-            if tunnel.end is not None:
+            if tunnel.end is not None and not tunnel.deaf:
                 tunnel.end.room = 2**30
             tunnel.credits = True
             tunnel.give()
         self.rig.settle()
         self._exchange()
         for tunnel in self.tunnels:
-            if tunnel.gone or tunnel.end is None:
+            if tunnel.gone or tunnel.end is None or tunnel.deaf:
                 continue
             assert len(tunnel.end.sent) == tunnel.sent
             assert len(tunnel.received) == tunnel.fed

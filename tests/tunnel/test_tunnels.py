@@ -13,6 +13,7 @@ from twisted.internet.task import deferLater
 from zope.interface import implementer
 
 from tests.tunnel.world import Reader, Target, WorldTestCase, reactor
+from wireleap_relay.tunnel import splice as splicing
 from wireleap_relay.tunnel.splice import READ_SIZE
 from wireleap_relay.tunnel.stream import HIGH_WATER
 from wireleap_relay.tunnel.windows import STREAM_WINDOW
@@ -374,7 +375,7 @@ class UdpTests(WorldTestCase):
         await self.until(lambda: world.service.status().tunnels.open == 0)
 
     async def test_an_answer_to_a_client_that_has_ended(self) -> None:
-        self.patch(__import__("wireleap_relay.tunnel.splice", fromlist=["x"]), "UDP_LINGER", 0.3)
+        self.patch(splicing, "UDP_LINGER", 0.3)
         _, address = await self._target()
         world = self.world()
         reader = await self.tunnel(self.circuit(world), address, "udp4")
@@ -446,3 +447,51 @@ class EndingTests(WorldTestCase):
         await self.tunnel(self.circuit(world), self.target(lambda: target))
         await world.service.stopService()
         await target.lost
+
+
+class LastBytesTests(WorldTestCase):
+    """Client and target have both ended their sides, and the target has not taken all that the client sent."""
+
+    async def tunnel_that_waits(self, linger: float, pace: float) -> tuple[Any, socket.socket, int]:
+        self.patch(splicing, "LINGER", linger)
+        self.patch(splicing, "LINGER_PACE", pace)
+        listening = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(listening.close)
+        world = self.world()
+        circuit = self.circuit(world)
+        reader = await self.tunnel(circuit, f"127.0.0.1:{listening.getsockname()[1]}")
+        accepted, _ = listening.accept()
+        self.addCleanup(accepted.close)
+        accepted.shutdown(socket.SHUT_WR)
+        await reader.ended
+        [splice] = [splice for splices in world.registry._open.values() for splice in splices]
+        sent = 0
+        while not splice._outlet.waiting:  # type: ignore[attr-defined]
+            reader.tunnel.write(bytes(16_384))
+            sent += 16_384
+            await deferLater(reactor, 0)
+        reader.tunnel.end()
+        await self.until(lambda: splice.stream.closed)
+        circuit.close()
+        return world, accepted, sent
+
+    async def test_a_target_that_never_takes_the_rest_is_let_go(self) -> None:
+        world, _, _ = await self.tunnel_that_waits(0.2, 2.0**30)
+        await self.until(lambda: world.service.status().tunnels.open == 0)
+
+    async def test_a_slow_target_has_all_of_it(self) -> None:
+        world, accepted, sent = await self.tunnel_that_waits(0.0, 1000.0)
+        await deferLater(reactor, 0.3)
+        accepted.setblocking(False)
+        received = 0
+        while True:
+            try:
+                data = accepted.recv(65_536)
+            except BlockingIOError:
+                await deferLater(reactor, 0)
+                continue
+            if not data:
+                break
+            received += len(data)
+        self.assertEqual(received, sent)
+        await self.until(lambda: world.service.status().tunnels.open == 0)

@@ -25,8 +25,8 @@ from wireleap_relay.tunnel.outlet import Outlet
 from wireleap_relay.tunnel.stream import Headers, Stream, StreamHandler
 from wireleap_relay.wire.status import Status
 
-#: Seconds that a target has to take the last bytes of a client that is gone.
-LINGER = 30.0
+#: Seconds that a target has to take the last bytes of a client that is through, and bytes for each of which second more.
+LINGER, LINGER_PACE = 30.0, 64 * 1024
 #: Seconds without a datagram after which a UDP tunnel ends whose client has ended its side.
 UDP_LINGER = 10.0
 #: Bytes read from a target at once: at first, and of a tunnel whose client keeps up. What is read in
@@ -193,9 +193,7 @@ class TcpSplice(Splice, Dialled):
         self._pass_on()
         if self._client_ended:
             # All that it had to say was said in order: the target shall have it.
-            timer = self._reactor.callLater(LINGER, self.abort)
-            self.done.addCallback(lambda _: timer.active() and timer.cancel())
-            self.transport.loseConnection()  # type: ignore[union-attr]
+            self._close()
         else:
             self.abort()
 
@@ -221,7 +219,14 @@ class TcpSplice(Splice, Dialled):
 
     def _close_if_both_ended(self) -> None:
         if self._client_ended and self._target_ended:
-            self.transport.loseConnection()  # type: ignore[union-attr]
+            self._close()
+
+    def _close(self) -> None:
+        """Close when the target has taken what waits, and not much later: no client is left who would give up."""
+        # Also where nothing waits here: a socket whose buffer is full can't be closed in order.
+        timer = self._reactor.callLater(LINGER + self._owed / LINGER_PACE, self.abort)
+        self.done.addCallback(lambda _: timer.active() and timer.cancel())
+        self.transport.loseConnection()  # type: ignore[union-attr]
 
 
 class UdpSplice(Splice, DatagramProtocol):
