@@ -63,10 +63,18 @@ def _keep(found: Path, target: str, data: bytes) -> Path:
     return file
 
 
+def _be_quiet() -> None:
+    """Have nothing of what is logged on the way on the screen."""
+    from twisted.logger import globalLogBeginner
+
+    globalLogBeginner.beginLoggingTo([], discardBuffer=True, redirectStandardIO=False)
+
+
 def by_chance(target: str, seconds: float, seed: int, found: Path) -> int:
     """Change input by chance; give the number of findings."""
     from tests.fuzz.targets import TARGETS
 
+    _be_quiet()
     read, make = TARGETS[target]
     chance = random.Random(seed)
     corpus = make(seed)
@@ -101,6 +109,7 @@ def by_coverage(target: str, seconds: float, seed: int, found: Path, corpus: Pat
     with atheris.instrument_imports(include=["wireleap_relay"]):
         from tests.fuzz.targets import TARGETS
 
+    _be_quiet()
     read, make = TARGETS[target]
     for data in make(seed):
         _keep(corpus, target, data)

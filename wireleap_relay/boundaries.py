@@ -28,7 +28,22 @@ from wireleap_relay.wire.versions import Version
 WallClock = Callable[[], float]
 
 
-_REASONS = {400: "request", 408: "timeout", 500: "internal", 502: "unreachable"}
+#: Why a tunnel was not to be, in words for the operator's figures.
+Reason = Literal[
+    "request",
+    "token",
+    "contract",
+    "duplicate",
+    "policy",
+    "name",
+    "timeout",
+    "unreachable",
+    "overload",
+    "store",
+    "internal",
+    "other",
+]
+_REASONS: dict[int, Reason] = {400: "request", 408: "timeout", 500: "internal", 502: "unreachable"}
 
 
 class Refused(Exception):
@@ -40,11 +55,11 @@ class Refused(Exception):
     :ivar reason: a word for the operator's figures.
     """
 
-    def __init__(self, code: int, description: str, reason: str = "") -> None:
+    def __init__(self, code: int, description: str, reason: Reason | None = None) -> None:
         super().__init__(code, description)
         self.code = code
         self.description = description
-        self.reason = reason or _REASONS.get(code, "other")
+        self.reason: Reason = reason or _REASONS.get(code, "other")
 
 
 @attrs.define

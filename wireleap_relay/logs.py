@@ -26,7 +26,7 @@ _PRIORITIES = {"debug": 7, "info": 6, "warn": 4, "error": 3, "critical": 2}
 #: Who says at level info what is of interest to programmers.
 _TECHNICAL = ("twisted.", "log_legacy", "stdout", "-")
 _STANDARD_OUTPUT, _STANDARD_ERROR = 1, 2
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 @attrs.frozen
@@ -92,8 +92,10 @@ def journal_line(line: Line) -> str:
 
 def _words(line: Line) -> str:
     of = f"worker {line.worker}: " if line.worker is not None else ""
+    # What is indented is no line of its own, whoever has put it there.
+    message = line.message.replace("\n", "\n    ")
     after = "".join(f"\n    {part}" for part in line.traceback.splitlines())
-    return f"{line.level:5} {of}{line.message}{after}"
+    return f"{line.level:5} {of}{message}{after}"
 
 
 def json_line(line: Line) -> str:

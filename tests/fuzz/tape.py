@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from h2.settings import SettingCodes
 
+from tests.fuzz.reader import Tape
 from tests.fuzz.rig import CLIENT, NOW, RELAY, STATEMENT, Rig
 from wireleap_relay.tunnel import frames
 from wireleap_relay.tunnel.abuse import Rates
@@ -53,32 +54,11 @@ def request(which: int) -> Fields:
     return fields
 
 
-class _Tape:
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self._at = 0
-
-    @property
-    def ended(self) -> bool:
-        return self._at >= len(self._data)
-
-    def byte(self) -> int:
-        return self.bytes(1)[0] if not self.ended else 0
-
-    def number(self) -> int:
-        return self.byte() << 8 | self.byte()
-
-    def bytes(self, size: int) -> bytes:
-        taken = self._data[self._at : self._at + size]
-        self._at += size
-        return taken
-
-
 class Player:
     """Plays one tape."""
 
     def __init__(self, data: bytes) -> None:
-        self._tape = _Tape(data)
+        self._tape = Tape(data)
         flags = self._tape.byte()
         limits = SessionLimits(rates=Rates(4, 4, 8, 8)) if flags & 1 else LIMITS
         self.rig = Rig(limits, maxtime=30.0 if flags & 2 else 0.0)

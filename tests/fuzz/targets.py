@@ -12,7 +12,7 @@ from hpack.huffman_table import decode_huffman
 from twisted.internet.defer import Deferred
 from twisted.names import dns
 
-from tests.fuzz import tape
+from tests.fuzz import boxes, tape
 from tests.fuzz.rig import AnswerReader
 from wireleap_relay.boundaries import BadAnswer
 from wireleap_relay.config import ConfigError, parse_config
@@ -226,6 +226,7 @@ def _recorded_sessions(seed: int) -> list[bytes]:
     return found
 
 
+TARGETS["worker"] = boxes.play, lambda seed: boxes.corpus(seed, 200)
 TARGETS["door"] = tape.play, lambda seed: tape.corpus(seed, 400)
 TARGETS["session"] = session, _recorded_sessions
 _target(fields, *(bytes([len(b)]) + b for b in (hpack.Encoder().encode(tape.request(each)[:4]) for each in range(16))))

@@ -90,6 +90,9 @@ class AnyInputTests(SynchronousTestCase):
     def test_challenge(self) -> None:
         self.check("challenge")
 
+    def test_worker(self) -> None:
+        self.check("worker")
+
     def test_name_answer(self) -> None:
         self.check("name_answer")
 

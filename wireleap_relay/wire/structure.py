@@ -44,6 +44,16 @@ def _strict(wanted: type[Any]) -> Any:
     return read
 
 
+def _number(value: Any, _: Any) -> float:
+    # cattrs would take "nan" for one.
+    if type(value) is not float and type(value) is not int:
+        raise WireError("expected a number")
+    try:
+        return float(value)
+    except OverflowError:
+        raise WireError("a number is too large") from None
+
+
 def whole_number(value: Any) -> int:
     """Give a whole number of 64 bits.
 
@@ -109,6 +119,7 @@ def strict_converter() -> cattrs.Converter:
     converter.register_structure_hook_factory(_is_array, arrays_only)
     for wanted in _NAMES:
         converter.register_structure_hook(wanted, _strict(wanted))
+    converter.register_structure_hook(float, _number)
     converter.register_structure_hook_func(_is_literal, _one_of)
     for kind in (PublicKey, Signature):
         converter.register_structure_hook(kind, _from_text(kind))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Iterable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 import attrs
 from twisted.protocols.amp import (
@@ -21,10 +21,12 @@ from twisted.protocols.amp import (
     Unicode,
 )
 
-from wireleap_relay.boundaries import Contract, Standing
-from wireleap_relay.tunnel.registry import TunnelCounts
+from wireleap_relay.boundaries import Contract, Reason, Standing
+from wireleap_relay.tunnel import abuse
+from wireleap_relay.tunnel.registry import DIAL_TIMES, TunnelCounts
 from wireleap_relay.wire.address import Address
 from wireleap_relay.wire.encoding import read_json
+from wireleap_relay.wire.errors import WireError
 from wireleap_relay.wire.keys import PublicKey
 from wireleap_relay.wire.status import Status
 from wireleap_relay.wire.structure import structure
@@ -35,6 +37,15 @@ _Arguments = list[tuple[bytes, Any]]
 #: Bytes of sharetokens in one deposit: AMP carries values of up to 65,535.
 DEPOSIT_SIZE = 60_000
 LONGEST_LINE = 16_000
+
+_REASONS = frozenset(get_args(Reason))
+#: What there is to count by name.
+_NAMES = {
+    "refused": _REASONS,
+    "dials": _REASONS | {"connected"},
+    "handshakes": frozenset(("done", "failed")),
+    "offences": frozenset(abuse.KINDS),
+}
 
 
 class Link(BinaryBoxProtocol, BoxDispatcher, CommandLocator):
@@ -136,12 +147,33 @@ class ReportText(Argument):
     """A report."""
 
     def fromString(self, inString: bytes) -> Report:
-        """Read it."""
-        return structure(read_json(inString), Report)
+        """Read it.
+
+        :raises WireError: where it isn't one, or holds what can't be counted.
+        """
+        report = structure(read_json(inString), Report)
+        _check(report)
+        return report
 
     def toString(self, inObject: Report) -> bytes:
         """Write it."""
         return json.dumps(attrs.asdict(inObject)).encode()
+
+
+def _check(report: Report) -> None:
+    tunnels = report.tunnels
+    named = {name: getattr(tunnels, name) for name in _NAMES}
+    counts = [report.connections, tunnels.open, tunnels.opened, *tunnels.dial_times]
+    for by_name in (report.from_clients, report.from_targets, report.open, *named.values()):
+        counts += by_name.values()
+    if min(counts) < 0 or tunnels.dial_seconds < 0:
+        raise WireError("there is less than nothing of something")
+    if len(tunnels.dial_times) != len(DIAL_TIMES) + 1:
+        raise WireError("dials are counted in other classes")
+    if any(by_name.keys() - _NAMES[name] for name, by_name in named.items()):
+        raise WireError("something is counted that there isn't")
+    if report.from_clients.keys() != report.from_targets.keys():
+        raise WireError("some contracts are counted in one direction only")
 
 
 # From the daemon

@@ -6,16 +6,16 @@ import os
 import socket
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import attrs
 from twisted.internet.defer import Deferred, DeferredList, succeed
-from twisted.internet.error import ConnectionDone, ConnectionLost, ProcessExitedAlready
+from twisted.internet.error import ConnectionClosed, ProcessExitedAlready
 from twisted.internet.interfaces import IDelayedCall
-from twisted.internet.protocol import Factory, ProcessProtocol, connectionDone
+from twisted.internet.protocol import Factory, ProcessProtocol
 from twisted.internet.task import deferLater
-from twisted.logger import Logger, LogLevel
-from twisted.protocols.amp import Command
+from twisted.logger import Logger
+from twisted.protocols.amp import Command, RemoteAmpError, UnhandledCommand
 from twisted.python.failure import Failure
 
 from wireleap_relay.boundaries import TokenStore
@@ -24,6 +24,7 @@ from wireleap_relay.wire.errors import WireError
 from wireleap_relay.wire.keys import PublicKey
 from wireleap_relay.wire.sharetoken import Sharetoken
 from wireleap_relay.workers import commands
+from wireleap_relay.workers.link import WorkerLink
 from wireleap_relay.workers.plane import WorkerStatus
 from wireleap_relay.workers.worker import CONTROL, LISTENING
 
@@ -32,6 +33,8 @@ _LONG_LIFE = 30.0
 _LONGEST_WAIT = 30.0
 #: Seconds that a worker has to end in when it has nothing left to do.
 _PATIENCE = 5.0
+#: Payload bytes that no process carries in a second.
+_FASTEST = 2**34
 
 _NOTHING = commands.Report()
 
@@ -49,6 +52,15 @@ class Employer(Protocol):
 
     def beginning(self) -> Mapping[str, Any]:
         """Give what a new worker is told."""
+
+    def knows(self, contract: PublicKey) -> bool:
+        """Tell whether a worker can have heard of a contract."""
+
+    def check(self, token: Sharetoken) -> None:
+        """Look at a sharetoken that a worker has been given, or so it says.
+
+        :raises WireError: where it is none of this relay's.
+        """
 
     def counted(self, number: int, carried: Mapping[PublicKey, tuple[int, int]]) -> None:
         """Count what a worker has carried since it was last heard of, by contract: from clients, from targets."""
@@ -68,9 +80,9 @@ class WorkerProcess:
         self._reactor = reactor
         self._employer = employer
         self._listening: Sequence[socket.socket] = ()
-        self._link: _Link | None = None
+        self._link: WorkerLink | None = None
         self._process: Any = None
-        self._ended: Deferred[None] | None = None
+        self._ended: Deferred[None] = succeed(None)
         self._retry: IDelayedCall | None = None
         self._began = 0.0
         self._deaths = 0
@@ -107,7 +119,10 @@ class WorkerProcess:
         )
 
     def start(self, listening: Sequence[socket.socket]) -> None:
-        """Start the first process, which accepts from some sockets."""
+        """Start the first process, which accepts from some sockets.
+
+        :raises OSError: where the system has no room for one.
+        """
         self._listening = listening
         self._stopping = False
         self._spawn()
@@ -139,58 +154,79 @@ class WorkerProcess:
 
     async def _stop(self) -> None:
         link, ended = self._link, self._ended
-        if link is None or ended is None:
-            return
-        drained = link.callRemote(commands.Drain)
-        drained.addErrback(self._deaf)
-        # It keeps to that itself, unless it stands still.
-        longest: Deferred[Any] = deferLater(self._reactor, self._employer.drain_timeout + _PATIENCE)
-        await DeferredList([drained, link.lost, longest], fireOnOneCallback=True, consumeErrors=True)
-        longest.cancel()
-        link.end()
-        killing = self._reactor.callLater(_PATIENCE, self._kill)
-        await ended
-        if killing.active():
-            killing.cancel()
+        if link is not None:
+            drained = link.callRemote(commands.Drain)
+            drained.addErrback(self._deaf)
+            # It keeps to that itself, unless it stands still.
+            longest: Deferred[Any] = deferLater(self._reactor, self._employer.drain_timeout + _PATIENCE)
+            await DeferredList([drained, link.lost, longest], fireOnOneCallback=True, consumeErrors=True)
+            longest.cancel()
+            link.end()
+            self._let_end()
+        await DeferredList([ended])
 
-    def _kill(self) -> None:
+    def _let_end(self) -> None:
+        """Give the process a while to end by itself in."""
+        process = self._process
+        killing = self._reactor.callLater(_PATIENCE, self._kill, process)
+        self._ended.addCallback(lambda _: killing.cancel() if killing.active() else None)
+
+    def _kill(self, process: Any) -> None:
         self._log.warn("Worker {number} does not end by itself", number=self.number)
-        try:
-            self._process.signalProcess("KILL")
-        except ProcessExitedAlready:
-            return
+        _kill(process)
 
     def _spawn(self) -> None:
-        ours, theirs = socket.socketpair()
         self._began = self._reactor.seconds()
-        self._link = _Link(self)
-        self._ended = Deferred()
+        ours, theirs = socket.socketpair()
+        link, ended = WorkerLink(self._reactor, self), Deferred[None]()
+        factory = Factory.forProtocol(lambda: link)
+        factory.noisy = False
         with ours, theirs, open(os.devnull, "rb") as nothing:
             ours.setblocking(False)
+            # Where the rest fails, it is lost with the other end.
+            self._reactor.adoptStreamConnection(ours.fileno(), socket.AF_UNIX, factory)
             files = {0: nothing.fileno(), 1: 1, 2: 2, CONTROL: theirs.fileno()}
             files.update((LISTENING + number, each.fileno()) for number, each in enumerate(self._listening))
             command = [sys.executable, "-P", "-m", "wireleap_relay.workers"]
             environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-            process = _Process(self._ended)
+            process = _Process(ended)
             self._process = self._reactor.spawnProcess(process, sys.executable, command, environment, childFDs=files)
-            link = self._link
-            factory = Factory.forProtocol(lambda: link)
-            factory.noisy = False
-            self._reactor.adoptStreamConnection(ours.fileno(), socket.AF_UNIX, factory)
+        self._link, self._ended = link, ended
         beginning = {**self._employer.beginning(), "listening": len(self._listening)}
-        self._link.callRemote(commands.Begin, **beginning).addErrback(self._deaf)
+        link.callRemote(commands.Begin, **beginning).addErrback(self._deaf)
+
+    def _respawn(self) -> None:
+        try:
+            self._spawn()
+        except OSError as e:
+            self._begin_again(f"could not be started ({e.strerror})")
 
     def _deaf(self, failure: Failure) -> None:
         """A worker that dies can't answer; whatever else it is, is told."""
-        if failure.check(ConnectionDone, ConnectionLost):
+        if failure.check(ConnectionClosed):
             return
-        self._log.failure("Worker {number} could not do what it was told", failure, number=self.number)
+        if failure.check(RemoteAmpError, UnhandledCommand):
+            # It has told of that itself, and how it came about.
+            self._log.error("Worker {number} could not do what it was told", number=self.number)
+            return
+        self._log.failure("Worker {number} could not be told what to do", failure, number=self.number)
 
     # What its link hears
 
     def heard(self, report: commands.Report) -> None:
-        """Count."""
-        before, self._report = self._report, report
+        """Count.
+
+        :raises WireError: where a worker can't have counted that.
+        """
+        before = self._report
+        if before.from_clients.keys() - report.from_clients.keys():
+            raise WireError("a contract is not counted any more")
+        for contract in {*report.from_clients, *report.open}:
+            if not self._employer.knows(PublicKey.from_text(contract)):
+                raise WireError("a contract is counted that this relay does not have")
+        total = sum(report.from_clients.values()) + sum(report.from_targets.values())
+        if total > _FASTEST * (self._reactor.seconds() - self._began + 1):
+            raise WireError("more is counted than any process can carry")
         carried = {
             PublicKey.from_text(contract): (
                 size - before.from_clients.get(contract, 0),
@@ -198,24 +234,28 @@ class WorkerProcess:
             )
             for contract, size in report.from_clients.items()
         }
+        if any(min(sizes) < 0 for sizes in carried.values()):
+            raise WireError("less is counted than before")
+        self._report = report
         self._employer.counted(self.number, {key: sizes for key, sizes in carried.items() if any(sizes)})
 
-    async def deposit(self, tokens: list[bytes]) -> bytes:
-        """Keep sharetokens; see :class:`wireleap_relay.workers.commands.Deposit`."""
-        keeping = [self._keep(token) for token in tokens]
-        results = await DeferredList(keeping, consumeErrors=True)
-        return b"".join((b"n" if new else b"u") if kept else b"f" for kept, new in results)
+    def deposit(self, texts: list[bytes]) -> Deferred[bytes]:
+        """Keep sharetokens; see :class:`wireleap_relay.workers.commands.Deposit`.
 
-    def _keep(self, text: bytes) -> Deferred[bool]:
-        try:
-            token = Sharetoken.from_json(text)
-        except WireError:
-            failed: Deferred[bool] = Deferred()
-            failed.errback(Failure())
-            return failed
-        return self._employer.tokens.deposit(token)
+        :raises WireError: where one is none that a worker can have been given.
+        """
+        tokens = list(map(Sharetoken.from_json, texts))
+        for token in tokens:
+            self._employer.check(token)
+        keeping = DeferredList(list(map(self._employer.tokens.deposit, tokens)), consumeErrors=True)
+        return keeping.addCallback(_outcomes)
 
-    def lost(self, link: _Link) -> None:
+    def distrust(self, why: str) -> None:
+        """End a worker that says what no worker says: it is not what it was any more."""
+        self._log.error("Worker {number} is ended for what it says: {why}", number=self.number, why=why)
+        _kill(self._process)
+
+    def lost(self, link: WorkerLink) -> None:
         """The process is going, or gone; unless that was wanted there is soon another one."""
         if link is not self._link:
             return
@@ -225,13 +265,28 @@ class WorkerProcess:
         self._employer.gone(self.number)
         if self._stopping:
             return
+        self._let_end()
+        self._begin_again("has died")
+
+    def _begin_again(self, why: str) -> None:
         self._deaths = self._deaths + 1 if self._reactor.seconds() - self._began < _LONG_LIFE else 1
         self._restarts += 1
         delay = 0.0 if self._deaths == 1 else min(2.0 ** (self._deaths - 2), _LONGEST_WAIT)
         self._log.error(
-            "Worker {number} has died; another one takes its place in {delay} s", number=self.number, delay=delay
+            "Worker {number} {why}; another one takes its place in {delay} s", number=self.number, why=why, delay=delay
         )
-        self._retry = self._reactor.callLater(delay, self._spawn)
+        self._retry = self._reactor.callLater(delay, self._respawn)
+
+
+def _kill(process: Any) -> None:
+    try:
+        process.signalProcess("KILL")
+    except ProcessExitedAlready:
+        return
+
+
+def _outcomes(results: list[tuple[bool, Any]]) -> bytes:
+    return b"".join((b"n" if new else b"u") if kept else b"f" for kept, new in results)
 
 
 class _Process(ProcessProtocol):
@@ -240,42 +295,3 @@ class _Process(ProcessProtocol):
 
     def processEnded(self, reason: Failure) -> None:
         self._ended.callback(None)
-
-
-class _Link(commands.Link):
-    """The daemon's end of the socket between it and a worker.
-
-    :ivar lost: fires when the worker is gone.
-    """
-
-    _log = Logger()
-
-    def __init__(self, worker: WorkerProcess) -> None:
-        super().__init__()
-        self._worker = worker
-        self.lost: Deferred[None] = Deferred()
-
-    @commands.Count.responder
-    def count(self, report: commands.Report) -> dict[str, Any]:
-        self._worker.heard(report)
-        return {}
-
-    @commands.Deposit.responder
-    def deposit(self, tokens: list[bytes]) -> Deferred[dict[str, Any]]:
-        kept: Deferred[bytes] = Deferred.fromCoroutine(self._worker.deposit(tokens))
-        return kept.addCallback(lambda outcomes: {"outcomes": outcomes})
-
-    @commands.Log.responder
-    def log(self, level: str, namespace: str, line: str) -> dict[str, Any]:
-        log = Logger(namespace or "wireleap_relay.workers")
-        log.emit(LogLevel.levelWithName(level), "{line}", line=line, worker=self._worker.number)
-        return {}
-
-    def end(self) -> None:
-        """The worker is needed no longer: it ends with this."""
-        cast("Any", self.transport).loseConnection()
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        super().connectionLost(reason)
-        self.lost.callback(None)
-        self._worker.lost(self)

@@ -17,9 +17,12 @@ from twisted.logger import Logger
 from wireleap_relay.boundaries import TokenStore, UsageSink
 from wireleap_relay.config import Config
 from wireleap_relay.contracts.book import Book
+from wireleap_relay.tokens.takeover import NotOurs, check
 from wireleap_relay.tunnel.registry import TunnelCounts
 from wireleap_relay.tunnel.sockets import Listening
+from wireleap_relay.wire.errors import WireError
 from wireleap_relay.wire.keys import PublicKey
+from wireleap_relay.wire.sharetoken import Sharetoken
 from wireleap_relay.wire.status import Status
 from wireleap_relay.workers import commands
 from wireleap_relay.workers.plane import PlaneStatus
@@ -62,6 +65,7 @@ class WorkersService(Service):
         """
         self.setName("plane")
         self._config = config
+        self._relay = identity.relay
         self._book = book
         self._store = store
         self._usage = usage
@@ -161,6 +165,22 @@ class WorkersService(Service):
     def beginning(self) -> Mapping[str, Any]:
         """Give what a new worker is told."""
         return {**self._begin, "book": self._book.standings(), "accepts": self._accepts}
+
+    def knows(self, contract: PublicKey) -> bool:
+        """Tell whether a worker can have heard of a contract."""
+        return self._book.known(contract) is not None
+
+    def check(self, token: Sharetoken) -> None:
+        """Look at a sharetoken that a worker has been given, or so it says.
+
+        :raises WireError: where it is none of this relay's.
+        """
+        if not self.knows(token.contract.public_key):
+            raise WireError("a sharetoken is of a contract that this relay does not have")
+        try:
+            check(token, self._relay)
+        except NotOurs as e:
+            raise WireError(f"a sharetoken is none of this relay's: {e}") from None
 
     @property
     def tokens(self) -> TokenStore:
