@@ -7,21 +7,29 @@ import resource
 import shutil
 import signal
 import subprocess
+import sys
 import time
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psutil
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import deferLater
+from twisted.names import dns
 from twisted.trial.unittest import SkipTest
 
+from tests.daemon.homes import ROOT
 from tests.test_relay import RelayTestCase
+from tests.tunnel.nameworld import NameServer, Zone
 from tests.tunnel.world import Reader, Target, reactor
 from wireleap_relay.relay import Relay
 from wireleap_relay.sandbox.circuit import Circuit
 from wireleap_relay.sandbox.ledger import Terms
 from wireleap_relay.tokens.service import TokenStoreService
+from wireleap_relay.tunnel.splice import READ_SIZE
+from wireleap_relay.tunnel.stream import HIGH_WATER
 from wireleap_relay.workers import process
 from wireleap_relay.workers.plane import WorkerStatus
 from wireleap_relay.workers.service import WorkersService
@@ -56,12 +64,12 @@ class FaultTestCase(RelayTestCase):
         reader.tunnel.write(os.urandom(size))
         await reader.at_least(before + size)
 
-    async def outcome(self, relay: Relay, seconds: float = 8.0) -> str:
+    async def outcome(self, relay: Relay, seconds: float = 8.0, target: str = "") -> str:
         """Try to open a tunnel; give the code that it is refused with, or what else comes of it."""
         circuit = await self.circuit_through(relay)
         reader = Reader()
         try:
-            opening = Deferred.fromCoroutine(circuit.open("tcp", self.target(Target), reader))
+            opening = Deferred.fromCoroutine(circuit.open("tcp", target or self.target(Target), reader))
             reader.tunnel = await opening.addTimeout(seconds, reactor)
             await reader.opened.addTimeout(seconds, reactor)
             reader.tunnel.write(b"hello")
@@ -134,6 +142,153 @@ class WorkerFaultTests(FaultTestCase):
         os.kill(pid, signal.SIGSTOP)
         await relay.stopService().addTimeout(10, reactor)
         self.assertFalse(psutil.pid_exists(pid))
+
+    async def test_targets_that_flood_clients_who_do_not_keep_up(self) -> None:
+        relay = await self.running()
+        _, neighbour = await self.open(relay)
+        worker = psutil.Process(self.worker(relay).pid)
+        offered = Counter[str]()
+
+        class Flood(Target):
+            def connectionMade(self) -> None:
+                self.transport.registerProducer(self, False)  # type: ignore[union-attr]
+
+            def resumeProducing(self) -> None:
+                offered["bytes"] += 65_536
+                self.transport.write(bytes(65_536))  # type: ignore[union-attr]
+
+            def stopProducing(self) -> None:
+                pass
+
+        before = worker.memory_info().rss
+        address = self.target(Flood)
+        circuit = await self.circuit_through(relay)
+        readers = [await self.tunnel(circuit, address, credit=False) for _ in range(20)]
+        slow = await self.tunnel(circuit, address, credit=False)
+        given = 0
+        for _ in range(40):
+            await deferLater(reactor, 0.02)
+            # One of them takes a little of what has come, now and then.
+            amount = min(slow.received - given, 4096)
+            slow.tunnel.credit(amount)
+            given += amount
+        self.assertGreater(offered["bytes"], 10_000_000)  # the system's buffers are full
+        held = worker.memory_info().rss - before
+        self.assertLess(held, 21 * (HIGH_WATER + READ_SIZE) + 8 * 2**20)
+        await self.carries(neighbour, 500_000)
+        await self.carries(await self.tunnel(circuit, self.target(Target)), 500_000)
+        for reader in [*readers, slow]:
+            reader.tunnel.abort()
+        await self.until(lambda: self.worker(relay).tunnels == 2)
+
+
+class DaemonDeathTests(FaultTestCase):
+    """A daemon that is killed outright, with workers that have clients."""
+
+    workers = 2
+
+    def launch(self) -> subprocess.Popen[bytes]:
+        with self.log.open("ab") as log:
+            daemon = subprocess.Popen(
+                [sys.executable, "-m", "wireleap_relay", "--home", self.home.path, "start", "--fg"],
+                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        self.addCleanup(daemon.wait)
+        self.addCleanup(daemon.kill)
+        return daemon
+
+    async def serves(self, target: str) -> None:
+        """Wait until a new tunnel carries bytes."""
+        for _ in range(200):
+            circuit, reader = await self.circuit_to_relay(), Reader()
+            try:
+                opening = Deferred.fromCoroutine(circuit.open("tcp", target, reader))
+                reader.tunnel = await opening.addTimeout(5, reactor)
+                reader.tunnel.write(b"hello")
+                await reader.at_least(5).addTimeout(1, reactor)
+                return
+            except Exception:  # noqa: BLE001 - it is not there yet
+                circuit.close()
+                await deferLater(reactor, 0.05)
+        self.fail(self.log.read_text())
+
+    async def test_it_leaves_nothing_behind_and_loses_nothing(self) -> None:
+        self.log = Path(self.mktemp())
+        self.write_config()
+        address = self.target(Target)
+        daemon = self.launch()
+        await self.serves(address)
+        workers = psutil.Process(daemon.pid).children()
+        self.assertEqual(len(workers), 2)
+        tokens, readers = [], []
+        for _ in range(12):  # each with a connection of its own, so that both workers have some
+            circuit = await self.circuit_to_relay()
+            tokens.append(circuit._wallet.token(self.identity.key.public_key))
+            self.patch(circuit._wallet, "token", lambda _, token=tokens[-1]: token)
+            readers.append(await self.tunnel(circuit, address))
+            await self.carries(readers[-1])
+        daemon.kill()
+        daemon.wait()
+        daemon = self.launch()
+        await self.until(lambda: not any(each.is_running() for each in workers), 20)
+        for reader in readers:
+            await reader.ended
+        await self.serves(address)
+        for token in tokens:
+            circuit = await self.circuit_to_relay()
+            self.patch(circuit._wallet, "token", lambda _, token=token: token)
+            error = await self.failing_tunnel(circuit, address)
+            self.assertEqual((error.status.code, error.status.description), (400, "the sharetoken was used before"))
+        self.assertEqual(len(psutil.Process(daemon.pid).children()), 2)
+        daemon.terminate()
+        await self.until(lambda: daemon.poll() is not None, 20)
+        self.assertEqual(daemon.returncode, 0, self.log.read_text())
+        self.assertNotIn("Traceback", self.log.read_text())
+
+
+class NameTests(FaultTestCase):
+    """A name server that does not do what it is for, and a worker's tunnels to names and to addresses."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        folder = Path(self.mktemp()).absolute()
+        folder.mkdir()
+        self.server = NameServer()
+        self.addCleanup(lambda: self.server.stop())
+        (folder / "nameserver").write_text(str(self.server.address[1]))
+        self.patch(os, "environ", {**os.environ, "SOAK": str(folder)})
+        self.patch(sys, "path", [str(ROOT / "benchmarks" / "soaking" / "site"), *sys.path])
+
+    async def check(self, begin: Callable[[], Any], end: Callable[[], Any], refusal: str) -> None:
+        self.server.zones["a.example"] = self.zone = Zone(["127.0.0.1"], ttl=0)
+        relay = await self.running(timeout="3s")
+        by_name = f"a.example:{self.target(Target).rpartition(':')[2]}"
+        self.assertEqual(await self.outcome(relay, target=by_name), "open")
+        _, reader = await self.open(relay)
+        await maybeDeferred(begin)
+        outcome = Deferred.fromCoroutine(self.outcome(relay, target=by_name))
+        self.assertEqual(await self.outcome(relay), "open")
+        await self.carries(reader)
+        self.assertEqual(await outcome, refusal)
+        await maybeDeferred(end)
+        self.assertEqual(await self.outcome(relay, target=by_name), "open")
+        self.assertEqual(self.worker(relay).restarts, 0)
+
+    def answer_with(self, **what: Any) -> None:
+        for name, value in what.items():
+            setattr(self.zone, name, value)
+
+    async def test_a_server_that_is_silent(self) -> None:
+        await self.check(lambda: self.answer_with(delay=None), lambda: self.answer_with(delay=0.0), "408")
+
+    async def test_a_server_that_fails(self) -> None:
+        await self.check(lambda: self.answer_with(code=dns.ESERVER), lambda: self.answer_with(code=dns.OK), "502")
+
+    async def test_a_server_that_is_not_there(self) -> None:
+        await self.check(self.server.stop, self.server.start, "502")
 
 
 class SmallDisk:

@@ -74,6 +74,9 @@ class RelayTestCase(WorldTestCase):
 
     async def circuit_through(self, relay: Relay) -> Circuit:
         await self.enrolled(relay)
+        return await self.circuit_to_relay()
+
+    async def circuit_to_relay(self) -> Circuit:
         wallet = BoughtWallet(reactor, time.time, self.network.contract.endpoint, self.network.contract.issue)
         await wallet.buy()
         hop = Hop(Address.from_text(f"wireleap://127.0.0.1:{self.port}"), self.identity.key.public_key)

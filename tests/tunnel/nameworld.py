@@ -40,8 +40,13 @@ class NameServer(DatagramProtocol):
         self.zones: dict[str, Zone] = {}
         self.asked: list[tuple[str, int]] = []
         self.lies: list[Any] = []
-        self.port = reactor.listenUDP(0, self, "127.0.0.1")
-        self.address: tuple[str, int] = ("127.0.0.1", self.port.getHost().port)
+        self.address: tuple[str, int] = ("127.0.0.1", 0)
+        self.start()
+
+    def start(self) -> None:
+        """Answer, at the same port as before."""
+        self.port = reactor.listenUDP(self.address[1], self, "127.0.0.1")
+        self.address = ("127.0.0.1", self.port.getHost().port)
 
     def datagramReceived(self, datagram: bytes, addr: Any) -> None:
         message = dns.Message()

@@ -142,6 +142,15 @@ class ResolverTests(TestCase):
         await self.fails(closed.look_up("a.example", "4"), "can't be reached")
         self.assertEqual(closed.status().failed, 1)
 
+    async def test_a_server_that_is_silent_for_a_while_is_asked_again(self) -> None:
+        self.zones["a.example"] = zone = Zone(["192.0.2.1"], delay=None)
+        resolver = self.resolver()
+        looking = resolver.look_up("a.example", "4")
+        await deferLater(reactor, 1.5)
+        zone.delay = 0.0
+        # Whoever asks now waits for the answer to the same question.
+        self.assertEqual(await gatherResults([looking, resolver.look_up("a.example", "4")]), [("192.0.2.1",)] * 2)
+
     async def test_the_next_server_is_asked(self) -> None:
         self.zones["a.example"] = Zone(["192.0.2.1"])
         # Nobody listens at 127.0.0.2.

@@ -12,11 +12,12 @@ import socket
 from collections.abc import Sequence
 from functools import partial
 from ipaddress import ip_address
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import attrs
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
 from twisted.names import dns
 from twisted.python.failure import Failure
 
@@ -28,6 +29,8 @@ Server = tuple[str, int]
 #: Seconds that a server has before the next one, or it again, is asked too.
 _PATIENCE = 1.0
 _ROUNDS = 2
+#: Seconds after which a question is sent once more: it got lost, or its server was not there.
+_AGAIN = 2.0
 _LARGEST_ANSWER = 4096
 _KINDS: dict[str, int] = {"4": dns.A, "6": dns.AAAA}
 
@@ -75,19 +78,30 @@ class _Question(FileDescriptor):
         self._query = dns.Query(host.encode("ascii"), kind)
         self._id = int.from_bytes(os.urandom(2))
         self._socket: socket.socket | None = None
+        self._timer: IDelayedCall | None = None
         message = dns.Message(self._id, recDes=1)
         message.queries = [self._query]
+        self._message = message.toStr()
         try:
             version = socket.AF_INET6 if ":" in server[0] else socket.AF_INET
             self._socket = asking = socket.socket(version, socket.SOCK_DGRAM)
             asking.setblocking(False)
             asking.connect(server)
-            asking.send(message.toStr())
         except OSError as e:
             self._fail(f"a name server can't be asked: {e.strerror}")
         else:
             self.connected = 1
             self.startReading()
+            self._send()
+
+    def _send(self) -> None:
+        assert self._socket is not None  # noqa: S101 - the timer ends with it
+        try:
+            self._socket.send(self._message)
+        except OSError as e:
+            self._fail(f"a name server can't be asked: {e.strerror}")
+        else:
+            self._timer = cast("Any", self.reactor).callLater(_AGAIN, self._send)
 
     def fileno(self) -> int:
         """Give the socket's."""
@@ -130,6 +144,8 @@ class _Question(FileDescriptor):
 
     def _close(self) -> None:
         self.stopReading()
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
         if self._socket is not None:
             self._socket.close()
             self._socket = None

@@ -1,6 +1,7 @@
-"""Runs in every process of a relay that is soaked: sets its clock, and tells what can't be seen from outside.
+"""Runs in every process of a relay that is soaked: sets its clock and its name server, and tells what can't be seen from outside.
 
-SOAK holds ``clock``, with seconds that this machine's clock is wrong by, and gets a file for each process.
+SOAK holds ``clock``, with seconds that this machine's clock is wrong by, perhaps ``nameserver``, with the port of one on
+loopback that is asked instead of this machine's, and gets a file for each process.
 """
 
 from __future__ import annotations
@@ -40,5 +41,14 @@ def _tell() -> None:
             continue  # the list changed meanwhile, or this is what is being tried
 
 
+def _ask(port: int) -> None:
+    from wireleap_relay.tunnel.resolver import Resolver
+
+    # Without a resolv.conf it is the one on loopback.
+    Resolver.__init__.__defaults__ = (_folder / "resolv.conf", Path("/etc/hosts"), port)
+
+
 time.time = _time
+if (_folder / "nameserver").exists():
+    _ask(int((_folder / "nameserver").read_text()))
 threading.Thread(target=_tell, name="soak", daemon=True).start()
