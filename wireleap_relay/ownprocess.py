@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import functools
+import mmap
 import os
+import ssl
+import sys
+import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+
+#: What a process exits with that has no memory left (EX_OSERR of sysexits.h); nothing else here exits with it.
+NO_MEMORY = os.EX_OSERR
+#: Bytes of address space that are kept for the last words then.
+_RESERVE = 4 * 2**20
 
 
 def resident_memory() -> int:
@@ -49,11 +58,59 @@ def reckon_by_a_steady_clock(reactor: Any) -> None:
     reactor.seconds = time.monotonic
 
 
+def end_without_memory(reactor: Any, last_words: Callable[[], object] = lambda: None) -> None:
+    """Have this process exit with :data:`NO_MEMORY` as soon as it has no memory left; call it before the reactor runs.
+
+    A MemoryError comes up between any two steps, and leaves half done what was under way: bytes that were taken from
+    one side of a tunnel and not given to the other. Twisted would tell the log and go on. It makes a Failure of
+    whatever it catches before anybody hears of it, so that is where errors are looked at. What it does not catch
+    comes up where the reactor ends, in threads, and where Python has nobody to raise it to.
+
+    :param last_words: called before the end, with a little memory to say why.
+    """
+    reserve = mmap.mmap(-1, _RESERVE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+
+    def end() -> NoReturn:
+        try:
+            if not reserve.closed:
+                reserve.close()
+                last_words()
+        finally:
+            os._exit(NO_MEMORY)
+
+    def watch(place: Any, name: str, error_in: Callable[..., object]) -> None:
+        usual = getattr(place, name)
+
+        @functools.wraps(usual)
+        def watching(*args: Any, **named: Any) -> Any:
+            if _lacks_memory(error_in(*args, **named)):
+                end()
+            return usual(*args, **named)
+
+        setattr(place, name, watching)
+
+    def run(*args: Any, **named: Any) -> None:
+        try:
+            usual_run(*args, **named)
+        except MemoryError:
+            end()
+
+    usual_run, reactor.run = reactor.run, run
+    watch(Failure, "__init__", lambda _, exc_value=None, *__, **___: exc_value or sys.exception())
+    watch(sys, "unraisablehook", lambda unraisable: unraisable.exc_value)
+    watch(threading, "excepthook", lambda uncaught: uncaught.exc_value)
+
+
+def _lacks_memory(error: object) -> bool:
+    """Tell whether an error says that there is no memory left; OpenSSL has words of its own for that."""
+    return isinstance(error, MemoryError) or (isinstance(error, ssl.SSLError) and "malloc failure" in str(error))
+
+
 class Steady:
     """Calls something every so many seconds, and goes on when that fails.
 
-    What keeps others within bounds must not end with the first failure: in a process that has no memory, or no
-    descriptors, left for the moment, anything may fail.
+    What keeps others within bounds must not end with the first failure: in a process that has no descriptors left for
+    the moment, anything may fail.
     """
 
     _log = Logger()

@@ -23,7 +23,7 @@ from wireleap_relay.daemon.notify import Notifier
 from wireleap_relay.daemon.resources import FEW_FILES, activated_sockets, first_environment, raise_open_files
 from wireleap_relay.home import SUCCEEDS_VARIABLE, Home, HomeError, Identity, find_home
 from wireleap_relay.inspection import exposed, load
-from wireleap_relay.ownprocess import reckon_by_a_steady_clock
+from wireleap_relay.ownprocess import end_without_memory, reckon_by_a_steady_clock
 from wireleap_relay.readiness import ReadinessService
 from wireleap_relay.signals import SignalService
 from wireleap_relay.succession import RelayIncumbent
@@ -144,6 +144,9 @@ def makeService(options: Options) -> IService:
     reactor = cast("Any", global_reactor)
     reckon_by_a_steady_clock(reactor)
     log = Logger("wireleap_relay")
+    end_without_memory(
+        reactor, lambda: log.critical("There is no memory left: the relay ends, and has to be started again")
+    )
     log.info("wireleap-relay {version} starts, out of {home}", version=__version__, home=options.home.path)
     for warning in options.warnings:
         log.warn("{warning}", warning=warning)

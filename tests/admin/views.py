@@ -80,7 +80,9 @@ def make_view(
             13490,
             9,
             tunnels,
-            tuple(WorkerStatus(number, "running", 4000 + number, number, 4, 8, process) for number in range(workers)),
+            tuple(
+                WorkerStatus(number, "running", 4000 + number, number, 0, 4, 8, process) for number in range(workers)
+            ),
         ),
         listens_at="0.0.0.0:13490",
         process=process,

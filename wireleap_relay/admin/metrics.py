@@ -229,6 +229,12 @@ def _processes(view: View) -> Iterator[Metric]:
         {(str(worker.number),): worker.restarts for worker in view.plane.workers},
         ("worker",),
     )
+    yield _counter(
+        "worker_out_of_memory",
+        "How often a worker had to be replaced because it had no memory left.",
+        {(str(worker.number),): worker.out_of_memory for worker in view.plane.workers},
+        ("worker",),
+    )
 
 
 def _coarse(count: int, step: int = _FEW) -> int:

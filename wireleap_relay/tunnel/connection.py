@@ -162,6 +162,11 @@ class ClientConnection(Protocol):
             while session.writable and (data := session.take()):
                 outlet.write(self._tls.encrypt(data))
                 session.writable = not outlet.waiting
+        except Exception:
+            # What was taken is lost, of any of its tunnels: nothing may come after that.
+            self._closing = True
+            self.abort()
+            raise
         finally:
             self._writing = False
         if session.closed or ((session.leaving or session.peer_leaving) and not session.streams):

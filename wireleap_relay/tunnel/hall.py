@@ -6,7 +6,7 @@ import ctypes
 import os
 import resource
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from math import ceil
 from pathlib import Path
@@ -57,12 +57,14 @@ class Hall:
         resident: Callable[[], int] | None = None,
         buffers_are_short: Callable[[], bool] | None = None,
         descriptors: int | None = None,
+        processes: int = 1,
     ) -> None:
         """Begin empty.
 
         :param resident: tells how many bytes of memory the process has.
         :param buffers_are_short: tells whether the system's sockets hold too much.
         :param descriptors: how many it may have open.
+        :param processes: that share the machine's memory, each with a hall.
         """
         self.connections: set[ClientConnection] = set()
         self.pool = WindowPool()
@@ -71,6 +73,7 @@ class Hall:
         self._resident = resident or resident_memory
         self._buffers_are_short = buffers_are_short or tcp_memory_is_short
         self._descriptors = descriptors or resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._processes = processes
         self._neighbours = Neighbours(limits)
         self._spare: list[ClientConnection] | None = None
         self._said: dict[str, int] = {}
@@ -78,7 +81,7 @@ class Hall:
 
     def apply(self, limits: ClientLimits) -> None:
         """Go by other limits from here on."""
-        self._memory = limits.memory or _share_of_machine()
+        self._memory = limits.memory or share_of_memory(self._processes)
         self._neighbours.apply(limits)
 
     # Coming and going
@@ -193,12 +196,30 @@ class Hall:
             self._log.warn(format_, **fields)
 
 
-def _share_of_machine() -> int:
-    """Give half of the memory that there is, in bytes: of the machine, or of the control group."""
-    most = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    with suppress(OSError, ValueError):
-        most = min(most, int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    return most // 2
+def share_of_memory(
+    processes: int, groups: Path = Path("/sys/fs/cgroup"), own_groups: Path = Path("/proc/self/cgroup")
+) -> int:
+    """Give half of the memory that there is for each of some processes, in bytes.
+
+    There is as much as the machine has, or the control groups that this process is in (cgroups(7), version 2), for all
+    of them; and for one of them no more than its own limits let it have (RLIMIT_AS and RLIMIT_DATA, getrlimit(2)).
+    """
+    shared = min([os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), *_group_limits(groups, own_groups)])
+    limits = [resource.getrlimit(which)[0] for which in (resource.RLIMIT_AS, resource.RLIMIT_DATA)]
+    return min([shared // processes, *(limit for limit in limits if limit != resource.RLIM_INFINITY)]) // 2
+
+
+def _group_limits(groups: Path, own_groups: Path) -> Iterator[int]:
+    with suppress(OSError):
+        for line in own_groups.read_text().splitlines():
+            name = line.removeprefix("0::")
+            if name == line:
+                continue
+            group = groups / name.lstrip("/")
+            for each in (group, *group.parents):
+                if each.is_relative_to(groups):
+                    with suppress(OSError, ValueError):  # there is none, or it is "max"
+                        yield int((each / "memory.max").read_text())
 
 
 def _give_back() -> None:

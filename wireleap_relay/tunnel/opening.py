@@ -21,6 +21,8 @@ from wireleap_relay.wire.keys import PublicKey
 from wireleap_relay.wire.payload import Connect, Ping, parse_payload
 from wireleap_relay.wire.status import Status
 
+_UNFORESEEN = "internal error"
+
 
 @attrs.define
 class Doorway:
@@ -110,7 +112,12 @@ class _Opening:
         except Refused as e:
             return doorway.refuse(self._stream, e, connect.remote.is_target and e.code != 400)
         doorway.registry.opened(splice, grant.contract, doorway.maxtime)
-        splice.begin(self._early, self._client_ended)
+        try:
+            splice.begin(self._early, self._client_ended)
+        except Exception:
+            # Some of what came early may be lost: nothing may come after that.
+            splice.end(Status(500, _UNFORESEEN, str(doorway.relay)))
+            raise
         return None
 
     async def _dial(self, connect: Connect, grant: Grant) -> Splice:
@@ -135,7 +142,7 @@ class _Opening:
         if failure.check(CancelledError):
             return
         self._log.failure("A tunnel could not be opened for a reason that nobody foresaw", failure)
-        self._doorway.refuse(self._stream, Refused(500, "internal error"))
+        self._doorway.refuse(self._stream, Refused(500, _UNFORESEEN))
 
     # What the client does meanwhile
 

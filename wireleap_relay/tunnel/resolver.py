@@ -209,10 +209,13 @@ class Resolver(Service):
         if now - self._read_at >= _BELIEVED:
             self._read_at = now
             reading = self._in_thread(lambda: _read_files(self._files, *self._paths, self._port))
-            reading.addCallback(lambda files: setattr(self, "_files", files))
+            reading.addCallbacks(lambda files: setattr(self, "_files", files), lambda _: None)
 
     def _in_thread(self, work: Callable[[], T]) -> Deferred[T]:
-        """Do something in one of a few threads that nobody has to wait for when the relay stops."""
+        """Do something in one of a few threads that nobody has to wait for when the relay stops.
+
+        :returns: fails with :exc:`LookupFailed` where the system has no thread to give.
+        """
         done: Deferred[T] = Deferred()
 
         def run() -> None:
@@ -230,7 +233,10 @@ class Resolver(Service):
 
         def begin() -> None:
             self._threads += 1
-            Thread(target=run, name="resolver", daemon=True).start()
+            try:
+                Thread(target=run, name="resolver", daemon=True).start()
+            except RuntimeError:
+                finish(Failure(LookupFailed("there is no thread to look it up in")))
 
         begin() if self._threads < _THREADS else self._queue.append(begin)
         return done

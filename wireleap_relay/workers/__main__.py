@@ -11,7 +11,7 @@ from twisted.internet.protocol import Factory
 from twisted.logger import ILogObserver, globalLogBeginner
 
 from wireleap_relay.collector import spare_what_stays
-from wireleap_relay.ownprocess import reckon_by_a_steady_clock
+from wireleap_relay.ownprocess import end_without_memory, reckon_by_a_steady_clock
 from wireleap_relay.workers.worker import CONTROL, Worker
 
 #: Those are for the daemon, which tells its workers what is to be done.
@@ -26,6 +26,7 @@ def main() -> None:
 
     reactor = cast("Any", global_reactor)
     reckon_by_a_steady_clock(reactor)
+    end_without_memory(reactor)  # the daemon says why
     worker = Worker(reactor)
     globalLogBeginner.beginLoggingTo([cast("ILogObserver", worker.log)], redirectStandardIO=False)
     reactor.adoptStreamConnection(CONTROL, socket.AF_UNIX, Factory.forProtocol(lambda: worker))

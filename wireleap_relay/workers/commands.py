@@ -190,6 +190,7 @@ class Begin(Command):
         (b"book", Standings()),
         (b"listening", Integer()),
         (b"accepts", Boolean()),
+        (b"processes", Integer()),
     ]
 
 

@@ -41,12 +41,14 @@ class WorkerStatus:
     :ivar state: starting, running or gone.
     :ivar pid: 0 while there is none.
     :ivar restarts: how often it had to be replaced.
+    :ivar out_of_memory: how often because it had no memory left.
     """
 
     number: int
     state: str
     pid: int
     restarts: int
+    out_of_memory: int
     connections: int
     tunnels: int
     process: ProcessStatus
@@ -108,11 +110,13 @@ class Plane(MultiService):
         usage: UsageSink,
         inherited: Sequence[socket.socket] = (),
         accepts: bool = True,
+        processes: int = 1,
     ) -> None:
         """Serve a relay's clients.
 
         :param inherited: sockets that listen already; without any the config's address is bound.
         :param accepts: whether to accept from the beginning.
+        :param processes: that serve them, this one included.
         """
         super().__init__()
         self.setName("plane")
@@ -137,7 +141,7 @@ class Plane(MultiService):
             drain_timeout=config.drain_timeout,
             limits=_session_limits(config.limits),
             patience=_patience(config.limits),
-            hall=Hall(self.registry, config.limits),
+            hall=Hall(self.registry, config.limits, processes=processes),
             inherited=inherited,
             accepts=accepts,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import attrs
@@ -19,6 +19,7 @@ from twisted.protocols.amp import Command, RemoteAmpError, UnhandledCommand
 from twisted.python.failure import Failure
 
 from wireleap_relay.boundaries import TokenStore
+from wireleap_relay.ownprocess import NO_MEMORY
 from wireleap_relay.tunnel.registry import TunnelCounts
 from wireleap_relay.wire.errors import WireError
 from wireleap_relay.wire.keys import PublicKey
@@ -87,6 +88,7 @@ class WorkerProcess:
         self._began = 0.0
         self._deaths = 0
         self._restarts = 0
+        self._out_of_memory = 0
         self._stopping = False
         self._report = _NOTHING
         self._before = TunnelCounts()
@@ -113,6 +115,7 @@ class WorkerProcess:
             state,
             self._process.pid or 0 if self._process is not None else 0,
             self._restarts,
+            self._out_of_memory,
             self._report.connections,
             sum(self._report.open.values()),
             self._report.process,
@@ -189,7 +192,7 @@ class WorkerProcess:
             files.update((LISTENING + number, each.fileno()) for number, each in enumerate(self._listening))
             command = [sys.executable, "-P", "-m", "wireleap_relay.workers"]
             environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-            process = _Process(ended)
+            process = _Process(ended, self._has_ended)
             self._process = self._reactor.spawnProcess(process, sys.executable, command, environment, childFDs=files)
         self._link, self._ended = link, ended
         beginning = {**self._employer.beginning(), "listening": len(self._listening)}
@@ -200,6 +203,11 @@ class WorkerProcess:
             self._spawn()
         except OSError as e:
             self._begin_again(f"could not be started ({e.strerror})")
+
+    def _has_ended(self, code: int | None) -> None:
+        if code == NO_MEMORY:
+            self._out_of_memory += 1
+            self._log.error("Worker {number} had no memory left, and ended for that", number=self.number)
 
     def _deaf(self, failure: Failure) -> None:
         """A worker that dies can't answer; whatever else it is, is told."""
@@ -290,8 +298,10 @@ def _outcomes(results: list[tuple[bool, Any]]) -> bytes:
 
 
 class _Process(ProcessProtocol):
-    def __init__(self, ended: Deferred[None]) -> None:
+    def __init__(self, ended: Deferred[None], told: Callable[[int | None], object]) -> None:
         self._ended = ended
+        self._told = told
 
     def processEnded(self, reason: Failure) -> None:
+        self._told(getattr(reason.value, "exitCode", None))
         self._ended.callback(None)

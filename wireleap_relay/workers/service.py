@@ -164,7 +164,8 @@ class WorkersService(Service):
 
     def beginning(self) -> Mapping[str, Any]:
         """Give what a new worker is told."""
-        return {**self._begin, "book": self._book.standings(), "accepts": self._accepts}
+        book = self._book.standings()
+        return {**self._begin, "book": book, "accepts": self._accepts, "processes": len(self._workers)}
 
     def knows(self, contract: PublicKey) -> bool:
         """Tell whether a worker can have heard of a contract."""

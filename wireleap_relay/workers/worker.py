@@ -62,6 +62,7 @@ class Worker(commands.Link):
         book: list[Standing],
         listening: int,
         accepts: bool,
+        processes: int,
     ) -> dict[str, Any]:
         """Serve clients."""
         self._book.read(book)
@@ -77,6 +78,7 @@ class Worker(commands.Link):
             usage=self._meters,
             inherited=[_inherited(LISTENING + number) for number in range(listening)],
             accepts=accepts,
+            processes=processes,
         )
         self._plane.startService()
         self._counting.start(now=True)
