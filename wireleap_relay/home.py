@@ -14,7 +14,7 @@ from typing import Any
 
 import attrs
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InternalError, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -269,13 +269,13 @@ class Home:
     def _load_certificate(self) -> x509.Certificate:
         try:
             return x509.load_pem_x509_certificate(self._read(self.certificate).encode())
-        except ValueError:
+        except (ValueError, UnsupportedAlgorithm, InternalError):
             raise HomeError(f"{self.certificate}: expected a certificate in PEM") from None
 
     def _load_tls_key(self) -> Ed25519PrivateKey:
         try:
             key = load_pem_private_key(self._read(self.tls_key).encode(), None)
-        except (ValueError, TypeError, UnsupportedAlgorithm):
+        except (ValueError, TypeError, UnsupportedAlgorithm, InternalError):
             raise HomeError(f"{self.tls_key}: expected an unencrypted private key in PEM") from None
         if not isinstance(key, Ed25519PrivateKey):
             raise HomeError(f"{self.tls_key}: expected an Ed25519 key")

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
+from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionRefusedError, TimeoutError, UserError  # noqa: A004
 from twisted.internet.posixbase import _DisconnectSelectableMixin
 from twisted.internet.task import Clock
@@ -128,6 +129,14 @@ class Attempt:
     stopConnecting = disconnect
 
 
+class _Transport(Connection):
+    def getPeer(self) -> IPv4Address:
+        return IPv4Address("TCP", "192.0.2.1", 1)
+
+    def getHost(self) -> IPv4Address:
+        return IPv4Address("TCP", "192.0.2.9", 9)
+
+
 class MemoryReactor(Clock, _DisconnectSelectableMixin):
     """A clock, and sockets in memory.
 
@@ -163,7 +172,7 @@ class MemoryReactor(Clock, _DisconnectSelectableMixin):
         """Connect a protocol; give its transport, and the other end."""
         end = MemorySocket()
         self.ends.append(end)
-        transport = Connection(end, protocol, self)  # type: ignore[arg-type]
+        transport = _Transport(end, protocol, self)  # type: ignore[arg-type]
         transport.connected = 1
         transport.startReading()
         protocol.makeConnection(transport)

@@ -12,7 +12,7 @@ from hpack.huffman_table import decode_huffman
 from twisted.internet.defer import Deferred
 from twisted.names import dns
 
-from tests.fuzz import boxes, tape
+from tests.fuzz import boxes, home, tape, web
 from tests.fuzz.rig import AnswerReader
 from wireleap_relay.boundaries import BadAnswer
 from wireleap_relay.config import ConfigError, parse_config
@@ -22,7 +22,6 @@ from wireleap_relay.tunnel.nameserver import Answer, LookupFailed, _Question
 from wireleap_relay.tunnel.session import Session
 from wireleap_relay.tunnel.stream import Stream
 from wireleap_relay.upstream.challenge import Challenge
-from wireleap_relay.usage.stats import Stats
 from wireleap_relay.wire.errors import WireError
 from wireleap_relay.wire.payload import Connect, parse_payload
 from wireleap_relay.wire.relayentry import RelayEntry
@@ -135,13 +134,6 @@ def config(data: bytes) -> None:
         parse_config(data)
 
 
-def stats(data: bytes) -> None:
-    """What was carried, as a file has it."""
-    with suppress(WireError):
-        found = Stats.from_json(data)
-        assert Stats.from_json(json.dumps(found.to_fields())) == found
-
-
 def entry(data: bytes) -> None:
     """A relay, as a directory lists it."""
     with suppress(WireError):
@@ -176,7 +168,7 @@ def name_answer(data: bytes) -> None:
     """A datagram from a name server; the id and the question are what was asked."""
     for kind in (dns.A, dns.AAAA):
         question = _Question.__new__(_Question)
-        question.reactor = _Nothing()
+        question.reactor, question._timer = _Nothing(), None
         question._query = dns.Query(b"name.example", kind)
         asked = dns.Message(4711, recDes=1)
         asked.queries = [question._query]
@@ -226,6 +218,25 @@ def _recorded_sessions(seed: int) -> list[bytes]:
     return found
 
 
+_K = b"A" * 43
+#: What is answered to each of the calls of :func:`tests.fuzz.web.upstream`.
+_BODIES = (
+    b'{"pubkey":"%s","directory":{"endpoint":"https://d","public_key":"%s"},"servicekey":{"value":"1/3","duration":"5m"}}'
+    % (_K, _K),
+    b'{"code":200,"description":"OK"}',
+    b'{"currency":"USD","available":1}',
+    b"[1]",
+    b'{"id":"1","state":"pending","state_changed":1,"amount":1,"type":"bank","destination":"me"}',
+    b'{"id":"1","state":"failed","state_changed":1,"amount":1,"type":"bank","destination":"me","receipt":{}}',
+    b'{"public_key":"%s","upgrade_channels":{"relay":{"default":"0.7.0"}},"enrollment":{"backing":{"count":1}}}' % _K,
+    b'{"wireleap://r:1":{"role":"backing","address":"wireleap://r:1","pubkey":"%s","versions":{"software":"0.7.0"}}}'
+    % _K,
+    b'{"code":202,"description":"repeat request with response to challenge in headers"}',
+    b'{"code":202,"description":"please upgrade your relay to the given version as soon as possible","cause":"0.8.0"}',
+    b'{"code":200}',
+)
+
+
 TARGETS["worker"] = boxes.play, lambda seed: boxes.corpus(seed, 200)
 TARGETS["door"] = tape.play, lambda seed: tape.corpus(seed, 400)
 TARGETS["session"] = session, _recorded_sessions
@@ -237,7 +248,7 @@ _target(
     b'{"address":"127.0.0.1:1","contracts":{"http://c":{"address":"wireleap://r:1","role":"backing"}},'
     b'"exit_policy":["accept 8.8.8.8/8:25-30","default"],"network_usage":{"timeframe":"30d","global_limit":"1TB"}}',
 )
-_target(stats, b'{"contract_stats": {"%s": {"network_bytes": 1}}, "created_at": 1, "updated_at": 2}' % (b"A" * 43))
+_target(home.stats, b'{"contract_stats": {"%s": {"network_bytes": 1}}, "created_at": 1, "updated_at": 2}' % (b"A" * 43))
 _target(
     entry, b'{"role":"backing","address":"wireleap://r:1","pubkey":"%s","versions":{"software":"0.7.0"}}' % (b"A" * 43)
 )
@@ -247,6 +258,58 @@ _target(
     b"\0\1\0\0\0\0\xc0\x0c\0\1\0\1\0\0\0\x3c\0\4\x08\x08\x08\x08",
     b"\0\2\0\0\0\0\xc0\x0c\0\5\0\1\0\0\0\x3c\0\3\1a\0\1a\0\0\1\0\1\0\0\0\x3c\0\4\1\1\1\1",
     b"\0\0\0\1\0\0\xc0\x0c\0\6\0\1\0\0\0\x3c\0\x16\0\0" + bytes(20),
+)
+_TOKEN_TEXT = tape._TOKEN.to_json().encode()
+_target(
+    home.database, b"", b"\0\0\x12\x03\1\1\1\1", *(bytes([page, 0, 7, 0, 1]) + bytes(page) for page in range(1, 200, 8))
+)
+_target(home.token_file, _TOKEN_TEXT, _TOKEN_TEXT.replace(b"1800001000", b"-9000000000000000000"))
+_target(home.archive, b'\x0d1800000000000\x0c{"start_at":1}\x012\2{}', b"\x02\xc2\xb2\2{}\3007\2{}")
+_target(
+    home.home_files,
+    b'\0"' + b"A" * 43 + b'"',
+    b"\1-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+    b"\2-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIAEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEB\n-----END PRIVATE KEY-----\n",
+    b'\3{"state":"probation","version":"0.8.0","old":"0.7.0","attempts":1,"was_running":true,"old_pid":5}',
+    b'\4"0.7.0"',
+    b"\5nameserver 127.0.0.1\nnameserver fe80::1%eth0\n127.0.0.1 localhost\n",
+    b'\5{"contracts":{"http://c":{"update_channel":"default"}}}',
+)
+TARGETS["release"] = home.release, lambda _: home.signed_seeds()
+_target(home.signed_list, b"\0# wireleap-relay 0.8.0\n", b"\x11# wireleap-relay 0.8.0\n" + b"0" * 128 + b"  name\n")
+_target(home.peer, b'{"ok":true}\n' * 3, b'{"ok":false,"why":"so"}\n', b"[]\n", b'{"ok":1}')
+_target(
+    web.visitor,
+    b"\xff" + b"\x12\0\1GET / HTTP/1.1\r\n\r\n" * 3,
+    b"\xff\x10\0\1GET / HTTP/1.1\r\n\7\0\1X-A: b\r\n\1\x0d\1 \4\0\1\r\n\r\n",
+    b"\xff\x10\0\1GET / HTTP/1.1\r\n\2\0\1X:\1\x0d\1 \5\0\1\n\r\n\r\n",
+    b'\1\2\x0f\1\r\n\x2f\0\1HEAD /%62ig?x HTTP/1.0\r\nIf-None-Match: "1"\r\n\r\n',
+    b"\xff\x15\0\0GET /big HTTP/1.1\r\n\r\n\x12\7\0GET / HTTP/1.1\r\n\r\n\0\0\1",
+)
+_SAID = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n%s\r\n%s"
+_target(
+    web.upstream,
+    *(bytes([which, 0, which & 1]) + _SAID % (len(body), b"", body) for which, body in enumerate(_BODIES)),
+    *(bytes([which, 1, 0]) + body for which, body in enumerate(_BODIES)),
+    b"\x08\x73\0Wireleap-Directory-Challenge: 04~text\r\nX: yz" + _BODIES[8],
+    b"\0\0\0HTTP/1.1 502 Bad Gateway\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+    b"\0\0\0HTTP/1.1 403 No\r\n\r\n" + b'{"code":403,"description":"no"}',
+    b"\x06\0\1HTTP/1.1 100 Continue\r\n\r\nHTTP/1.0 301 Moved\r\nLocation: /\r\nWireleap-Relay-Dir-Version: 0.2.0\r\n\r\n",
+)
+_target(
+    web.download,
+    b"\1HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
+    b"\1HTTP/1.1 200 OK\r\n\r\nhello",
+    b"\0HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+    b"\0HTTP/1.1 404 Not Found\r\nContent-Length: 9999999999\r\n\r\n",
+    b"\0HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\nabc",
+)
+_target(
+    web.rest,
+    b"\x38\0GET /api/status HTTP/1.1\r\nHost: 127.0.0.1\r\nX: yyyyyy\r\n\r\n",
+    b"\x31\2POST / HTTP/1.1\r\nHost: x.example\r\nContent-Length",
+    b"\x36\0POST / HTTP/1.0\r\nHost: [::1]:80\r\nContent-Length: 5\r\n\r\nhello",
+    b"\x40\0PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0",
 )
 _target(
     worker_words,

@@ -99,5 +99,38 @@ class AnyInputTests(SynchronousTestCase):
     def test_worker_words(self) -> None:
         self.check("worker_words")
 
+    def test_visitor(self) -> None:
+        self.check("visitor")
+
+    def test_upstream(self) -> None:
+        self.check("upstream")
+
+    def test_download(self) -> None:
+        self.check("download")
+
+    def test_rest(self) -> None:
+        self.check("rest")
+
+    def test_database(self) -> None:
+        self.check("database", 50)
+
+    def test_token_file(self) -> None:
+        self.check("token_file", 50)
+
+    def test_archive(self) -> None:
+        self.check("archive")
+
+    def test_home_files(self) -> None:
+        self.check("home_files")
+
+    def test_release(self) -> None:
+        self.check("release", 50)
+
+    def test_signed_list(self) -> None:
+        self.check("signed_list", 50)
+
+    def test_peer(self) -> None:
+        self.check("peer")
+
     def test_all_are_checked(self) -> None:
         self.assertEqual({name for name in TARGETS if not hasattr(self, f"test_{name}")}, set())

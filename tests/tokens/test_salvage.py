@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -162,3 +163,63 @@ class SalvageTests(StoreServiceTestCase):
         error = sqlite3.DatabaseError("database disk image is malformed")
         error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
         raise error
+
+
+class UnreadableTests(StoreServiceTestCase):
+    """Damage that SQLite does not see: what is in a row is not what was written there."""
+
+    async def damaged(self, query: str) -> None:
+        """Write what nobody writes, while nobody has the file open."""
+        await self.store.stopService()
+        with closing(sqlite3.connect(self.path, isolation_level=None)) as db:
+            db.execute(query)
+        self.store = self.make()
+        self.store.startService()
+
+    async def check(self, query: str, expired: int = 0) -> None:
+        tokens = [self.mint.token() for _ in range(10)]
+        await gatherResults([self.store.deposit(token) for token in tokens])
+        self.store.remember({self.mint.contract.public_key: "http://c"})
+        await self.store.refresh()
+        await self.damaged(query)
+        self.assertTrue(await self.store.deposit(self.mint.token()))
+        await self.until(lambda: set_asides(self.path))
+        await self.store.refresh()
+        self.assertEqual(self.counts(), TokenCounts(held=11 - expired, expired=expired))
+        self.assertEqual(len(set_asides(self.path)), 1)
+
+    async def test_a_count_that_is_none(self) -> None:
+        await self.check("UPDATE tally SET count = -100 WHERE what = 'held'")
+
+    async def test_a_word_that_is_no_text(self) -> None:
+        await self.check("UPDATE tally SET what = CAST(x'68ff' AS TEXT) WHERE what = 'held'")
+
+    async def test_a_contract_without_a_key(self) -> None:
+        await self.check("UPDATE contract SET public_key = x'00'")
+
+    async def test_a_schema_that_never_was(self) -> None:
+        await self.check("PRAGMA user_version = -7")
+
+    async def test_a_schema_that_is_no_text(self) -> None:
+        tokens = [self.mint.token() for _ in range(10)]
+        await gatherResults([self.store.deposit(token) for token in tokens])
+        await self.store.stopService()
+        with closing(sqlite3.connect(self.path)) as db:
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        content = self.path.read_bytes()
+        self.assertIn(b"CREATE TABLE sharetoken", content)
+        self.path.write_bytes(content.replace(b"CREATE TABLE sharetoken", b"CREATE T\xff\xfeLE sharetoken"))
+        self.store = self.make()
+        self.store.startService()
+        self.assertTrue(await self.store.deposit(self.mint.token()))
+        self.assertEqual(self.counts(), TokenCounts(held=11))
+
+    async def test_a_token_to_be_archived_that_is_none(self) -> None:
+        tokens = [self.mint.token() for _ in range(3)]
+        await gatherResults([self.store.deposit(token) for token in tokens])
+        await self.damaged("UPDATE sharetoken SET state = 'submitted', archive = 1, json = '{' WHERE id = 1")
+        await self.store.do(lambda database: database.to_archive(10))
+        self.assertEqual(self.counts(), TokenCounts(held=2))
+
+    async def test_a_time_that_is_none(self) -> None:
+        await self.check("UPDATE sharetoken SET changed_at = 'then', state = 'expired' WHERE id = 10", expired=1)

@@ -19,15 +19,13 @@ def read_archive(folder: Path, relay: str) -> list[dict[str, Any]]:
     if not folder.is_dir():
         return []
     prefix = f"{relay}-"
-    ends = sorted(
-        (int(end) for file in folder.glob(f"{prefix}*.json") if (end := file.stem.removeprefix(prefix)).isdigit()),
-        reverse=True,
-    )
+    files = {file: file.stem.removeprefix(prefix) for file in folder.glob(f"{prefix}*.json")}
+    ends = {file: int(end) for file, end in files.items() if end.isascii() and end.isdigit()}
     found: list[dict[str, Any]] = []
-    for newest in ends[:MOST]:
+    for newest in sorted(ends, key=ends.__getitem__, reverse=True)[:MOST]:
         try:
-            record = read_json((folder / f"{prefix}{newest}.json").read_bytes().decode())
-        except (WireError, UnicodeDecodeError):
+            record = read_json(newest.read_bytes())
+        except (WireError, OSError):
             continue
         if isinstance(record, dict):
             found.append(record)

@@ -11,12 +11,14 @@ from typing import Any
 import attrs
 
 from wireleap_relay.tokens.ledger import STATES, ContractTokens, State, TokenCounts, Window
-from wireleap_relay.tokens.schema import VERSION, OtherSchema, schema_version
-from wireleap_relay.wire.keys import PublicKey
+from wireleap_relay.tokens.schema import VERSION, Damaged, OtherSchema, connect, schema_version
+from wireleap_relay.wire.errors import WireError
+from wireleap_relay.wire.keys import PUBLIC_KEY_SIZE, PublicKey
 from wireleap_relay.wire.sharetoken import Sharetoken
 
 #: For each contract: tokens ``received``, tokens in each state, and ``forgotten`` ones; counted as it happened.
 Tally = dict[bytes, dict[str, int]]
+_COUNTED = frozenset(("received", "forgotten", *STATES))
 
 _FIRST_WINDOW = (
     "SELECT settlement_open, settlement_close FROM sharetoken WHERE state = ? AND contract = ?"
@@ -29,11 +31,48 @@ _LAST_WINDOW = (
 
 
 def read_tally(db: sqlite3.Connection) -> Tally:
-    """Read what was counted as it happened."""
+    """Read what was counted as it happened.
+
+    :raises Damaged: where that can't have been counted.
+    """
     tally: Tally = {}
     for contract, what, count in db.execute("SELECT contract, what, count FROM tally"):
+        if not _is_key(contract) or what not in _COUNTED or type(count) is not int or count < 0:
+            raise Damaged("something is counted in it that can't be counted")
         tally.setdefault(contract, {})[what] = count
     return tally
+
+
+def read_addresses(db: sqlite3.Connection) -> dict[bytes, str]:
+    """Read where contracts are, or were.
+
+    :raises Damaged: where one has no key, or no address.
+    """
+    addresses = dict(db.execute("SELECT public_key, url FROM contract").fetchall())
+    if not all(_is_key(key) and type(url) is str for key, url in addresses.items()):
+        raise Damaged("there is a contract in it that is none")
+    return addresses
+
+
+def read_token(json: Any) -> Sharetoken:
+    """Read a token as it is kept.
+
+    :raises Damaged: where it is none any more.
+    """
+    try:
+        return Sharetoken.from_json(json)
+    except (WireError, TypeError):
+        raise Damaged("there is a sharetoken in it that can't be read") from None
+
+
+def _time(value: Any) -> Any:
+    if type(value) not in (int, float):
+        raise Damaged("there is a time in it that is none")
+    return value
+
+
+def _is_key(raw: Any) -> bool:
+    return type(raw) is bytes and len(raw) == PUBLIC_KEY_SIZE
 
 
 def counts_of(tally: dict[str, int]) -> TokenCounts:
@@ -43,7 +82,7 @@ def counts_of(tally: dict[str, int]) -> TokenCounts:
 
 def read_ledger(db: sqlite3.Connection) -> list[ContractTokens]:
     """Tell how the tokens of each contract stand; the cost does not depend on how many there are."""
-    urls = dict(db.execute("SELECT public_key, url FROM contract").fetchall())
+    urls = read_addresses(db)
     return [_standing(db, contract, urls.get(contract, ""), counted) for contract, counted in read_tally(db).items()]
 
 
@@ -52,9 +91,9 @@ def _standing(db: sqlite3.Connection, contract: bytes, url: str, counted: dict[s
     for state in STATES:
         (since,) = _row(db, "SELECT MIN(changed_at) FROM sharetoken WHERE contract = ? AND state = ?", contract, state)
         if since is not None:
-            oldest[state] = since
+            oldest[state] = _time(since)
     windows = [
-        Window(*row)
+        Window(*map(_time, row))
         for query in (_FIRST_WINDOW, _LAST_WINDOW)
         for state in ("held", "submitting")
         if (row := _row(db, query, state, contract))
@@ -109,7 +148,7 @@ def audit(db: sqlite3.Connection) -> list[Audit]:
     """Count every token; the time that takes grows with their number."""
     db.execute("BEGIN")
     try:
-        tally, urls = read_tally(db), dict(db.execute("SELECT public_key, url FROM contract").fetchall())
+        tally, urls = read_tally(db), read_addresses(db)
         found: dict[bytes, dict[str, int]] = {contract: {} for contract in tally}
         for contract, state, count in db.execute(
             "SELECT contract, state, COUNT(*) FROM sharetoken GROUP BY contract, state"
@@ -138,7 +177,7 @@ def kept(db: sqlite3.Connection) -> Iterator[tuple[Sharetoken, State]]:
     for state, json in db.execute(
         "SELECT state, json FROM sharetoken WHERE state IN ('held', 'submitting', 'expired') ORDER BY id"
     ):
-        yield Sharetoken.from_json(json), state
+        yield read_token(json), state
 
 
 @contextmanager
@@ -157,7 +196,7 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
 
 def _open(path: Path) -> sqlite3.Connection:
     url = f"{path.absolute().as_uri()}?mode=ro"
-    db = sqlite3.connect(url, uri=True, isolation_level=None)
+    db = connect(url, uri=True)
     try:
         schema_version(db)
     except sqlite3.OperationalError:
@@ -165,7 +204,7 @@ def _open(path: Path) -> sqlite3.Connection:
         if path.with_name(f"{path.name}-wal").exists():
             raise
         # Whoever may not write here can't have it open together with others; but nobody has it open.
-        return sqlite3.connect(f"{url}&immutable=1", uri=True, isolation_level=None)
+        return connect(f"{url}&immutable=1", uri=True)
     return db
 
 

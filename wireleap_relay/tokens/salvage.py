@@ -16,8 +16,9 @@ from typing import Any
 
 import attrs
 
-from wireleap_relay.tokens.books import Tally, read_tally
+from wireleap_relay.tokens.books import Tally, read_addresses, read_tally
 from wireleap_relay.tokens.ledger import STATES, State
+from wireleap_relay.tokens.schema import connect
 from wireleap_relay.tokens.store import TokenDatabase
 from wireleap_relay.tokens.takeover import DAMAGED, NotOurs, check
 from wireleap_relay.wire.errors import WireError
@@ -94,8 +95,8 @@ def salvage(old: Path, database: TokenDatabase, relay: PublicKey, now: float) ->
             batch.clear()
     taken += sum(database.together([each.take for each in batch]))
     with contextlib.suppress(sqlite3.Error), contextlib.closing(_open(old)) as db:
-        addresses, tally = db.execute("SELECT public_key, url FROM contract").fetchall(), read_tally(db)
-        remembering = [partial(TokenDatabase.remember, contract=key, url=url) for key, url in addresses]
+        addresses, tally = read_addresses(db), read_tally(db)
+        remembering = [partial(TokenDatabase.remember, contract=key, url=url) for key, url in addresses.items()]
         database.together([*remembering, partial(TokenDatabase.carry_on, before=tally)])
         return Salvaged(taken, _missing(tally, database.tally()))
     return Salvaged(taken, 0)
@@ -140,7 +141,7 @@ def _is_whole(token: Sharetoken, relay: PublicKey) -> bool:
 
 
 def _open(old: Path) -> sqlite3.Connection:
-    return sqlite3.connect(f"{old.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
+    return connect(f"{old.absolute().as_uri()}?mode=ro", uri=True)
 
 
 def _rows(db: sqlite3.Connection) -> Iterator[_Row]:

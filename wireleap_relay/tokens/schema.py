@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
+from typing import Any
 
 VERSION = 2
 
@@ -76,11 +78,57 @@ class NewerDatabase(sqlite3.DatabaseError):
     """The database was made by a newer version of this software; nothing of it was touched."""
 
 
+class Damaged(sqlite3.DatabaseError):
+    """The database holds what nobody has written; it counts as damage that SQLite finds itself."""
+
+    sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+
+
 class OtherSchema(sqlite3.DatabaseError):
     """The database was made by another version of this software."""
 
     def __init__(self, version: int) -> None:
         super().__init__(f"the sharetokens are kept by another version of this software (schema {version})")
+
+
+def connect(path: str, **options: Any) -> sqlite3.Connection:
+    """Open a database without a transaction that begins by itself.
+
+    Where its text is no text, it and every query raise :exc:`Damaged`.
+
+    :param path: as :func:`sqlite3.connect` takes it, and its ``options``.
+    :raises sqlite3.Error: where that can't be.
+    """
+    db = sqlite3.connect(path, isolation_level=None, factory=_Connection, **options)
+    db.text_factory = _text
+    return db
+
+
+def _text(raw: bytes) -> str:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        raise Damaged("there is text in it that is none") from None
+
+
+class _Connection(sqlite3.Connection):
+    # An error's text may quote what is damaged, and Python then raises something else than that error.
+
+    def execute(self, *args: Any) -> sqlite3.Cursor:
+        return _reading(super().execute, *args)
+
+    def executemany(self, *args: Any) -> sqlite3.Cursor:
+        return _reading(super().executemany, *args)
+
+    def executescript(self, *args: Any) -> sqlite3.Cursor:
+        return _reading(super().executescript, *args)
+
+
+def _reading(query: Callable[..., sqlite3.Cursor], *args: Any) -> sqlite3.Cursor:
+    try:
+        return query(*args)
+    except UnicodeDecodeError:
+        raise Damaged("there is an error in it that can't be read") from None
 
 
 def bring_up_to_date(db: sqlite3.Connection) -> None:
@@ -94,6 +142,8 @@ def bring_up_to_date(db: sqlite3.Connection) -> None:
         raise NewerDatabase(f"the sharetokens were kept by a newer version of this software (schema {version})")
     if version == VERSION:
         return
+    if version not in _STEPS:
+        raise Damaged(f"there never was a schema {version}")
     try:
         db.executescript(f"BEGIN IMMEDIATE;{_STEPS[version]};PRAGMA user_version={VERSION};COMMIT")
     except sqlite3.Error:

@@ -77,9 +77,7 @@ class TokenStoreService(Service):
         database: TokenDatabase | None = None
         try:
             database = self.open()
-            self._tally = database.tally()
-            self._ledger = {each.contract: each for each in database.ledger()}
-            self._addresses = {PublicKey(key): url for key, url in database.addresses().items()}
+            self.note_all(database)
         except NewerDatabase:
             raise
         except sqlite3.Error as e:
@@ -89,6 +87,12 @@ class TokenStoreService(Service):
         self._looking = LoopingCall(self._look)
         self._looking.clock = self._reactor
         self._looking.start(_LOOK).addErrback(self._blind)
+
+    def note_all(self, database: TokenDatabase) -> None:
+        """Read how all tokens stand."""
+        self._tally = database.tally()
+        self._ledger = {each.contract: each for each in database.ledger()}
+        self._addresses = {PublicKey(key): url for key, url in database.addresses().items()}
 
     def stopService(self) -> Deferred[None]:
         """Finish what was asked for, and close the database."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import errno
 import os
-import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -21,7 +20,7 @@ import attrs
 from wireleap_relay.boundaries import Outcome
 from wireleap_relay.tokens import books, schedule
 from wireleap_relay.tokens.ledger import ContractTokens, State
-from wireleap_relay.tokens.schema import VERSION, bring_up_to_date
+from wireleap_relay.tokens.schema import VERSION, bring_up_to_date, connect
 from wireleap_relay.wire.errors import WireError
 from wireleap_relay.wire.sharetoken import Sharetoken
 
@@ -66,7 +65,7 @@ class TokenDatabase:
         """
         self._path = path
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._db = sqlite3.connect(path, timeout=_LOCKED, isolation_level=None, check_same_thread=False)
+        self._db = connect(str(path), timeout=_LOCKED, check_same_thread=False)
         try:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
@@ -149,7 +148,7 @@ class TokenDatabase:
         for _, _, signature, json, key in sorted(rows.fetchall()):
             try:
                 claimed.append(HeldToken(Sharetoken.from_json(json), key))
-            except WireError:
+            except (WireError, TypeError):
                 self._settle(signature, Outcome("refused", "what is kept of it can't be read"), now, archive=False)
         return claimed
 
@@ -160,7 +159,7 @@ class TokenDatabase:
             " AND due_at <= ? AND settlement_close > ? ORDER BY due_at LIMIT ?",
             (contract, now, now, most),
         )
-        return [HeldToken(Sharetoken.from_json(json), key) for json, key in rows.fetchall()]
+        return [HeldToken(books.read_token(json), key) for json, key in rows.fetchall()]
 
     def settle(self, token: Sharetoken, outcome: Outcome, now: float, *, archive: bool = False) -> None:
         """Give a token its last state, unless it has one that a contract has given it.
@@ -227,7 +226,7 @@ class TokenDatabase:
     def to_archive(self, most: int) -> list[Sharetoken]:
         """Give tokens that were accepted and are to be archived."""
         rows = self._db.execute("SELECT json FROM sharetoken WHERE archive = 1 LIMIT ?", (most,))
-        return [Sharetoken.from_json(json) for (json,) in rows.fetchall()]
+        return [books.read_token(json) for (json,) in rows.fetchall()]
 
     def archived(self, tokens: Sequence[Sharetoken]) -> None:
         """Note that tokens are in the archive."""
@@ -245,7 +244,7 @@ class TokenDatabase:
 
     def addresses(self) -> dict[bytes, str]:
         """Tell where contracts are, or were."""
-        return dict(self._db.execute("SELECT public_key, url FROM contract").fetchall())
+        return books.read_addresses(self._db)
 
     def due(self, now: float) -> list[bytes]:
         """Give the contracts that have tokens to be handed in now."""

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
-from treq.client import HTTPClient
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as TooLate
 from twisted.internet.error import ConnectError, ConnectionClosed
@@ -14,6 +13,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
 from twisted.web.client import Agent, BrowserLikePolicyForHTTPS, ResponseDone, ResponseFailed
+from twisted.web.http import PotentialDataLoss
 from twisted.web.iweb import IPolicyForHTTPS
 
 #: Seconds.
@@ -44,8 +44,8 @@ class Downloader:
         """
         self._reactor = reactor
         self._idle_timeout = idle_timeout
-        agent = Agent(reactor, tls or BrowserLikePolicyForHTTPS(), connectTimeout=_CONNECT_TIMEOUT)
-        self._client = HTTPClient(agent)
+        # Not treq's client: it would unpack what is packed, and what was signed are the bytes as they come.
+        self._agent = Agent(reactor, tls or BrowserLikePolicyForHTTPS(), connectTimeout=_CONNECT_TIMEOUT)
 
     async def fetch(self, url: str, file: Path, limit: int, progress: Progress = lambda *_: None) -> None:
         """Fetch a file.
@@ -66,7 +66,7 @@ class Downloader:
             raise DownloadFailed(f"{file} can't be written: {e.strerror or e}") from None
 
     async def _fetch(self, url: str, file: Path, limit: int, progress: Progress) -> None:
-        asked: Deferred[Any] = self._client.get(url, allow_redirects=False, unbuffered=True)
+        asked: Deferred[Any] = self._agent.request(b"GET", url.encode())
         asked.addTimeout(self._idle_timeout, self._reactor, _too_late)
         response = await asked
         if response.code != 200:
@@ -155,7 +155,8 @@ class _Body(Protocol):
             self._write()
         elif self._ended is None:
             self._transport.resumeProducing()
-        elif self._ended.check(ResponseDone):
+        elif self._ended.check(ResponseDone, PotentialDataLoss):
+            # Without a length, only the sum that was signed tells whether it is whole.
             self.done.callback(None)
         else:
             self.done.errback(self._ended)
@@ -183,7 +184,7 @@ def _said(error: Exception) -> str:
     texts = []
     for reason in reasons:
         arguments = reason.args[0] if reason.args else ""
-        if isinstance(arguments, list) and arguments:  # OpenSSL's
+        if isinstance(arguments, list) and arguments and isinstance(arguments[0], tuple):  # OpenSSL's
             texts.append(f"TLS: {arguments[0][-1]}")
         elif isinstance(reason, ConnectionClosed):
             texts.append("the connection was lost before it was whole")

@@ -164,7 +164,7 @@ class HandoverService(Service):
         prefix = socket_name(0)[:-1]
         for file in self._home.path.glob(f"{prefix}*"):
             pid = file.name.removeprefix(prefix).partition("-")[0]
-            if pid.isdigit() and (int(pid) == os.getpid() or not os.path.exists(f"/proc/{pid}")):
+            if pid.isascii() and pid.isdigit() and (int(pid) == os.getpid() or not os.path.exists(f"/proc/{pid}")):
                 file.unlink(missing_ok=True)
 
 

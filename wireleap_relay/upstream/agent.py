@@ -38,9 +38,9 @@ class Reply:
     body: bytes
 
     def header(self, name: str) -> str:
-        """Give a header's first value; empty where there is none."""
-        values = self.headers.getRawHeaders(name)
-        return values[0] if values else ""
+        """Give a header's first value; empty where there is none. What is no UTF-8 in it is replaced."""
+        values = self.headers.getRawHeaders(name.encode())
+        return values[0].decode("utf-8", "replace") if values else ""
 
 
 @implementer(IBodyProducer)

@@ -11,6 +11,9 @@ from wireleap_relay.wire.errors import WireError
 from wireleap_relay.wire.keys import PublicKey
 from wireleap_relay.wire.structure import read
 
+#: Unix milliseconds, in the year 5138: calendars end some time later.
+_LATEST = 10**14
+
 
 @attrs.frozen
 class _Counter:
@@ -45,8 +48,8 @@ class Stats:
         """
         file = read(text, _File)
         counts = {PublicKey.from_text(name): counter.network_bytes for name, counter in file.contract_stats.items()}
-        if file.created_at <= 0 or any(count < 0 for count in counts.values()):
-            raise WireError("expected times and counts that are not negative")
+        if not 0 < file.created_at < _LATEST or any(count < 0 for count in counts.values()):
+            raise WireError("expected a time of this age, and counts that are not negative")
         return cls(file.created_at, file.updated_at, counts)
 
     def with_every(self, contracts: Collection[PublicKey]) -> Stats:
