@@ -124,6 +124,17 @@ class WorkerFaultTests(FaultTestCase):
         await self.carries(reader)
         self.assertEqual(self.worker(relay).pid, worker.pid)
 
+    async def test_a_worker_that_stands_still_for_good_is_replaced(self) -> None:
+        self.patch(process, "_LONGEST_SILENCE", 4)
+        relay = await self.running()
+        circuit, reader = await self.open(relay)
+        pid = self.worker(relay).pid
+        os.kill(pid, signal.SIGSTOP)
+        await self.until(lambda: self.worker(relay).pid not in (0, pid), 30)
+        await reader.ended
+        self.assertEqual(await self.outcome(relay), "open")
+        self.assertEqual(self.worker(relay).restarts, 1)
+
     async def test_a_worker_that_stands_still_does_not_hold_up_the_end(self) -> None:
         self.patch(process, "_PATIENCE", 0.5)
         relay = await self.running(drain_timeout="500ms")

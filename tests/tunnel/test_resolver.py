@@ -207,6 +207,14 @@ class ResolverTests(TestCase):
         self.patch(module, "_getaddrinfo", lambda name, family: (f"{name} {family}",))
         self.assertEqual(await resolver.look_up("a.localdomain.example", "4"), ("a.localdomain.example 4",))
 
+    async def test_a_thread_that_is_lost_is_not_waited_for(self) -> None:
+        # As one is that finds no memory to begin with.
+        self.patch(module, "start_new_thread", lambda run, words: 1)
+        self.patch(module, "_LIMIT", 0.1)
+        resolver = self.resolver()
+        await self.fails(resolver.look_up("localhost", "4"), "did not answer in time")
+        self.assertEqual(resolver.status().asking, 0)
+
     async def test_this_machines_names(self) -> None:
         resolver = self.resolver(hosts="127.0.0.1 localhost\n192.0.2.9 Pinned.example alias # not.this\n")
         self.assertIn("127.0.0.1", await resolver.look_up("localhost", "4"))

@@ -71,14 +71,15 @@ def _ask_one(reactor: Any, host: str, kind: int, server: Server) -> Deferred[Ans
 class _Question(FileDescriptor):
     """One question to one server."""
 
+    _socket: socket.socket | None = None
+    _timer: IDelayedCall | None = None
+
     def __init__(self, reactor: Any, host: str, kind: int, server: Server) -> None:
         """Ask it."""
         super().__init__(reactor)
         self.answered: Deferred[Answer] = Deferred(lambda _: self._close())
         self._query = dns.Query(host.encode("ascii"), kind)
         self._id = int.from_bytes(os.urandom(2))
-        self._socket: socket.socket | None = None
-        self._timer: IDelayedCall | None = None
         message = dns.Message(self._id, recDes=1)
         message.queries = [self._query]
         self._message = message.toStr()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import socket
+from _thread import start_new_thread
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from ipaddress import ip_address
 from pathlib import Path
-from threading import Thread
 from typing import Any, TypeVar
 
 import attrs
@@ -170,8 +170,11 @@ class Resolver(Service):
     async def _ask_system(self, name: str, family: Family) -> Answer:
         if len(self._queue) >= _WAITING:
             raise LookupFailed("too many names are being looked up")
-        addresses = await self._in_thread(lambda: _getaddrinfo(name, family))
-        return Answer(addresses, _BELIEVED)
+        asking = self._in_thread(lambda: _getaddrinfo(name, family))
+        try:
+            return Answer(await asking.addTimeout(_LIMIT, self._reactor), _BELIEVED)
+        except DeferredTimeout:
+            raise LookupFailed("the system did not answer in time") from None
 
     def _answered(self, result: Answer | Failure, key: _Key, domain: str) -> None:
         self._below[domain] -= 1
@@ -234,7 +237,8 @@ class Resolver(Service):
         def begin() -> None:
             self._threads += 1
             try:
-                Thread(target=run, name="resolver", daemon=True).start()
+                # Thread.start() waits until it runs: for ever, where it finds no memory to begin with.
+                start_new_thread(run, ())
             except RuntimeError:
                 finish(Failure(LookupFailed("there is no thread to look it up in")))
 

@@ -34,6 +34,9 @@ _LONG_LIFE = 30.0
 _LONGEST_WAIT = 30.0
 #: Seconds that a worker has to end in when it has nothing left to do.
 _PATIENCE = 5.0
+#: Looks, one a second, in which a worker has to say something: it counts five times a second. Looks and not
+#: seconds, for a machine that slept, or a daemon that stood still, is nothing that a worker could help.
+_LONGEST_SILENCE = 60
 #: Payload bytes that no process carries in a second.
 _FASTEST = 2**34
 
@@ -89,6 +92,7 @@ class WorkerProcess:
         self._deaths = 0
         self._restarts = 0
         self._out_of_memory = 0
+        self._silent = 0
         self._stopping = False
         self._report = _NOTHING
         self._before = TunnelCounts()
@@ -145,6 +149,17 @@ class WorkerProcess:
         told: Deferred[Any] = self._link.callRemote(commands.Accept, accepts=accepts)
         return told.addErrback(self._deaf)
 
+    def look(self) -> None:
+        """Called once a second: replace a worker that has stood still for too long."""
+        self._silent += 1
+        if self._link is not None and self._silent == _LONGEST_SILENCE:
+            self._log.error(
+                "Worker {number} has not been heard of for {seconds} s, and is ended",
+                number=self.number,
+                seconds=_LONGEST_SILENCE,
+            )
+            _kill(self._process)
+
     def stop(self) -> Deferred[None]:
         """Let its tunnels finish, then the process.
 
@@ -180,6 +195,7 @@ class WorkerProcess:
 
     def _spawn(self) -> None:
         self._began = self._reactor.seconds()
+        self._silent = 0
         ours, theirs = socket.socketpair()
         link, ended = WorkerLink(self._reactor, self), Deferred[None]()
         factory = Factory.forProtocol(lambda: link)
@@ -245,6 +261,7 @@ class WorkerProcess:
         if any(min(sizes) < 0 for sizes in carried.values()):
             raise WireError("less is counted than before")
         self._report = report
+        self._silent = 0
         self._employer.counted(self.number, {key: sizes for key, sizes in carried.items() if any(sizes)})
 
     def deposit(self, texts: list[bytes]) -> Deferred[bytes]:

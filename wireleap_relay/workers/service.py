@@ -17,6 +17,7 @@ from twisted.logger import Logger
 from wireleap_relay.boundaries import TokenStore, UsageSink
 from wireleap_relay.config import Config
 from wireleap_relay.contracts.book import Book
+from wireleap_relay.ownprocess import Steady
 from wireleap_relay.tokens.takeover import NotOurs, check
 from wireleap_relay.tunnel.registry import TunnelCounts
 from wireleap_relay.tunnel.sockets import Listening
@@ -80,6 +81,7 @@ class WorkersService(Service):
             "config": source,
         }
         self._workers = [WorkerProcess(reactor, number, self) for number in range(count)]
+        self._watch = Steady(reactor, 1.0, self._look)
         book.read_on(self._book_changed)
 
     def privilegedStartService(self) -> None:
@@ -101,6 +103,7 @@ class WorkersService(Service):
             self._listening = Listening(self._config.address, count, self._inherited)
         for worker in self._workers:
             worker.start(self._listening.share(worker.number, count))
+        self._watch.start()
         self._log.info(
             "Listening at {address} with {count} workers", address=self._listening.address, count=len(self._workers)
         )
@@ -108,6 +111,7 @@ class WorkersService(Service):
     def stopService(self) -> Deferred[Any]:
         """Accept no more, let open tunnels finish, then let the workers go."""
         super().stopService()
+        self._watch.stop()
         if self._listening is not None:
             self._listening.close()
         return gatherResults([worker.stop() for worker in self._workers], consumeErrors=True)
@@ -204,6 +208,10 @@ class WorkersService(Service):
     def gone(self, number: int) -> None:
         """A worker is gone, and its tunnels with it."""
         self._heard_of(number)
+
+    def _look(self) -> None:
+        for worker in self._workers:
+            worker.look()
 
     def _heard_of(self, number: int) -> None:
         for contract, waiters in list(self._drained.items()):
