@@ -10,11 +10,12 @@ from twisted.logger import LogLevel, globalLogPublisher
 
 from tests.fuzz.sockets import MemoryReactor, MemorySocket
 from wireleap_relay.boundaries import Contract, Meter, Refused
-from wireleap_relay.configvalues import NO_DECOY
+from wireleap_relay.configvalues import ListenAddress
 from wireleap_relay.tokens.admission import SharetokenAdmission
 from wireleap_relay.tunnel import frames
+from wireleap_relay.tunnel.backend import _MOST_EARLY, Pipe, WebServerDecoy
 from wireleap_relay.tunnel.connection import ClientConnection, Patience
-from wireleap_relay.tunnel.decoy import make_decoy
+from wireleap_relay.tunnel.decoy import Decoy, SiteDecoy
 from wireleap_relay.tunnel.dial import Dialler
 from wireleap_relay.tunnel.hall import Hall
 from wireleap_relay.tunnel.nameserver import LookupFailed
@@ -24,9 +25,11 @@ from wireleap_relay.tunnel.registry import Registry
 from wireleap_relay.tunnel.sender import MOST_WAITING
 from wireleap_relay.tunnel.session import Session
 from wireleap_relay.tunnel.settings import SessionLimits
+from wireleap_relay.tunnel.site import Answer, Folder
 from wireleap_relay.tunnel.splice import READ_SIZE
 from wireleap_relay.tunnel.stream import HIGH_WATER
 from wireleap_relay.tunnel.tls import Plain
+from wireleap_relay.tunnel.visitor import _LONGEST_HEAD, Visitor
 from wireleap_relay.wire.address import Address
 from wireleap_relay.wire.keys import PublicKey, SigningKey
 from wireleap_relay.wire.sharetoken import ContractStatement, Sharetoken
@@ -36,6 +39,7 @@ from wireleap_relay.wire.status import Status
 RELAY, CONTRACT, CLIENT = (SigningKey(bytes([number]) * 32) for number in (1, 2, 3))
 NOW = 1_800_000_000
 STATEMENT = ContractStatement.sign(CONTRACT, NOW + 1000, NOW + 2000)
+_SITE = Folder({b"/": Answer(200, (), b"<h1>Gardening</h1>"), b"/big": Answer(200, (), bytes(300_000))})
 #: Bytes that one turn may read, of one socket.
 _READ = 64 * 1024
 
@@ -77,7 +81,11 @@ class Rig:
     :ivar heard: what the client was sent; whoever reads it takes it out.
     """
 
-    def __init__(self, limits: SessionLimits | None = None, maxtime: float = 0.0) -> None:
+    def __init__(self, limits: SessionLimits | None = None, maxtime: float = 0.0, shown: str = "") -> None:
+        """Begin.
+
+        :param shown: what strangers see: a ``site`` or another web ``server``; empty for nothing.
+        """
         self.reactor = MemoryReactor()
         self.limits = limits or SessionLimits()
         self.deposits: list[Deferred[bool]] = []
@@ -89,14 +97,17 @@ class Rig:
         dialler = _Dialler(self.reactor, DialPolicy(allow_loopback=True), 5.0, self)  # type: ignore[arg-type]
         dialler.rig = self
         self.registry = Registry(self.reactor, relay)
-        decoy = make_decoy(self.reactor, lambda: float(NOW), NO_DECOY)
+        self.shown = shown
+        decoy: Decoy = SiteDecoy(lambda: float(NOW), _SITE if shown else None)
+        if shown == "server":
+            decoy = WebServerDecoy(self.reactor, ListenAddress("127.0.0.1", 8080))
         admission = SharetokenAdmission(relay, self, self, self, lambda: NOW)
         doorway = Doorway(relay, admission, dialler, self.registry, self.reactor, decoy, maxtime)
         self.hall = Hall(self.registry, resident=lambda: 0, descriptors=2**40)
         self.client = ClientConnection(Plain(), doorway, self.hall, self.limits, "192.0.2.1")
         globalLogPublisher.addObserver(self._noticed)
         _, self.wire = self.reactor.connected(self.client)
-        self.answers = AnswerReader()
+        self.answers = AnswerReader(statuses=not shown)
         self.heard = bytearray()
 
     # What the door asks of the relay
@@ -191,6 +202,12 @@ class Rig:
             return
         if isinstance(session, Session):
             self._check_session(session)
+        elif isinstance(session, Pipe):
+            assert len(session._early) <= _MOST_EARLY + _READ
+            assert session._queued <= HIGH_WATER + _READ
+            assert session._queued == sum(map(len, session._waiting))
+        elif isinstance(session, Visitor):
+            assert len(session._unread) <= _LONGEST_HEAD + 2 * _READ
 
     def _check_session(self, session: Session) -> None:
         sender = session._sender
@@ -232,6 +249,10 @@ class Rig:
             while any(each.state == "connecting" for each in self.reactor.attempts):
                 self.reach(False)
         self.wire.room = 2**30
+        if self.shown == "server":
+            for end in self.targets:
+                end.eof = True
+            self.pass_time(1.0)  # the web client looks now and then at how its attempts have ended
         self.settle()
         session = self.client.session
         if isinstance(session, Session) and not self.wire.broken:

@@ -10,10 +10,12 @@ from typing import Any
 
 from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionRefusedError, TimeoutError, UserError  # noqa: A004
+from twisted.internet.interfaces import IReactorPluggableNameResolver
 from twisted.internet.posixbase import _DisconnectSelectableMixin
 from twisted.internet.task import Clock
 from twisted.internet.tcp import Connection
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 _numbers = itertools.count(1000)
 #: Bytes that a peer's system takes before its program reads any.
@@ -120,6 +122,9 @@ class Attempt:
             self._timer.cancel()
         self._factory.clientConnectionFailed(self, Failure(error or ConnectionRefusedError()))
 
+    def getDestination(self) -> IPv4Address:
+        return IPv4Address("TCP", "192.0.2.9", 9)
+
     def disconnect(self) -> None:
         if self._transport is not None:
             self._transport.loseConnection()
@@ -137,12 +142,25 @@ class _Transport(Connection):
         return IPv4Address("TCP", "192.0.2.9", 9)
 
 
+class _Resolver:
+    """Knows addresses only."""
+
+    def resolveHostName(self, receiver: Any, name: str, port: int = 0, *_: Any, **__: Any) -> Any:
+        receiver.resolutionBegan(self)
+        receiver.addressResolved(IPv4Address("TCP", name, port))
+        receiver.resolutionComplete()
+        return self
+
+
+@implementer(IReactorPluggableNameResolver)
 class MemoryReactor(Clock, _DisconnectSelectableMixin):
     """A clock, and sockets in memory.
 
     :ivar attempts: connections asked for, in order.
     :ivar ends: of all connections, in order.
     """
+
+    nameResolver = _Resolver()
 
     def __init__(self) -> None:
         super().__init__()

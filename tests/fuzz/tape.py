@@ -61,7 +61,7 @@ class Player:
         self._tape = Tape(data)
         flags = self._tape.byte()
         limits = SessionLimits(rates=Rates(4, 4, 8, 8)) if flags & 1 else LIMITS
-        self.rig = Rig(limits, maxtime=30.0 if flags & 2 else 0.0)
+        self.rig = Rig(limits, 30.0 if flags & 2 else 0.0, ["", "", "site", "server"][flags >> 3 & 3])
         self._stream_id = 1
         if flags & 4:
             self._say(frames.PREFACE + frames.settings({SettingCodes.INITIAL_WINDOW_SIZE: 20_000}))
@@ -120,6 +120,13 @@ class Player:
         end = self.rig.target(which)
         if end is not None:
             end.feed(bytes(4 * size))
+            self.rig.settle()
+
+    def _target_says(self) -> None:
+        which, said = self._tape.byte(), self._tape.bytes(self._tape.number() % 2048)
+        end = self.rig.target(which)
+        if end is not None:
+            end.feed(said)
             self.rig.settle()
 
     def _target_ends(self) -> None:
@@ -199,7 +206,10 @@ _STEPS: list[Callable[[Player], None]] = [
     Player._payload,
     Player._reach,
     Player._keep,
+    Player._target_says,
 ]
+#: Steps that take bytes off the tape.
+_WORDY = ("_raw", "_frame", "_target_says")
 _NUMBERS = {step.__name__: number for number, step in reversed(list(enumerate(_STEPS)))}
 
 
@@ -211,7 +221,8 @@ def play(data: bytes) -> None:
 def corpus(seed: int, count: int) -> list[bytes]:
     """Record tapes: of what honest clients say, and of tunnels to which this and that happens."""
     chance = random.Random(seed)
-    return [_recorded(chance) if chance.random() < 0.5 else _made_up(chance) for _ in range(count)]
+    kinds = [_recorded] * 5 + [_made_up] * 4 + [_strange]
+    return [chance.choice(kinds)(chance) for _ in range(count)]
 
 
 def raw_bytes(tape: bytes) -> bytes:
@@ -238,15 +249,41 @@ def _made_up(chance: random.Random) -> bytes:
     def help_step() -> bytes:
         return chance.choice([_step("_keep", 7), _step("_reach", 1), _step("_name", chance.randrange(5))])
 
-    names = [name for name in _NUMBERS if name not in ("_raw", "_frame", "_client_ends", "_operator", "_long_time")]
+    names = [name for name in _NUMBERS if name not in (*_WORDY, "_client_ends", "_operator", "_long_time")]
     end = _step(chance.choice(["_client_ends", "_operator", "_long_time"]), *chance.randbytes(1))
     return (
-        bytes([chance.choice([4, 4, 5, 6])])
+        bytes([chance.choice([4, 4, 5, 6, 4 + 16, 4 + 24])])
         + steps(6, request_step)
         + steps(8, help_step)
         + steps(40, lambda: _step(chance.choice(names), *chance.randbytes(3)))
         + end
     )
+
+
+_SAID = (
+    b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+    b"HTTP/1.0 304 Not Modified\r\nX-Y: z\r\n\r\n",
+    b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 404 Not Found\r\n\r\nnone",
+)
+
+
+def _strange(chance: random.Random) -> bytes:
+    """A stranger, who is shown something, over HTTP/2 or HTTP/1.1."""
+    two = chance.random() < 0.5
+    tape = bytearray([chance.choice([16, 24, 24]) + 4 * two])
+    for _ in range(chance.randrange(1, 12)):
+        if two:
+            tape += _step("_request", chance.choice([8, 9, 10, 11, 24, 26]), chance.randrange(4))
+        else:
+            said = chance.choice([b"GET / HTTP/1.1\r\n\r\n", b"HEAD /big HTTP/1.0\r\n", b"\r\n", b"POST /"])
+            tape += _step("_raw", 0, len(said)) + said
+        tape += _step("_reach", chance.randrange(4))
+        answer = chance.choice(_SAID)
+        tape += _step("_target_says", chance.randrange(3), 0, len(answer)) + answer
+        name = chance.choice([name for name in _NUMBERS if name not in _WORDY])
+        tape += _step(name, *chance.randbytes(3))
+    return bytes(tape)
 
 
 def _recorded(chance: random.Random) -> bytes:
@@ -280,7 +317,7 @@ def _recorded(chance: random.Random) -> bytes:
             chance.choice(streams).reset()
             say()
         else:
-            name = chance.choice([name for name in _NUMBERS if name not in ("_raw", "_frame")])
+            name = chance.choice([name for name in _NUMBERS if name not in _WORDY])
             tape.extend(_step(name, *chance.randbytes(3)))
     return bytes(tape)
 

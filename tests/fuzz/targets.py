@@ -12,7 +12,7 @@ from hpack.huffman_table import decode_huffman
 from twisted.internet.defer import Deferred
 from twisted.names import dns
 
-from tests.fuzz import boxes, home, tape, web
+from tests.fuzz import boxes, home, parts, tape, web
 from tests.fuzz.rig import AnswerReader
 from wireleap_relay.boundaries import BadAnswer
 from wireleap_relay.config import ConfigError, parse_config
@@ -258,6 +258,37 @@ _target(
     b"\0\1\0\0\0\0\xc0\x0c\0\1\0\1\0\0\0\x3c\0\4\x08\x08\x08\x08",
     b"\0\2\0\0\0\0\xc0\x0c\0\5\0\1\0\0\0\x3c\0\3\1a\0\1a\0\0\1\0\1\0\0\0\x3c\0\4\1\1\1\1",
     b"\0\0\0\1\0\0\xc0\x0c\0\6\0\1\0\0\0\x3c\0\x16\0\0" + bytes(20),
+)
+_target(parts.values, *_BODIES)
+_target(
+    parts.texts,
+    *(
+        b"wireleap://[2001:db8::1]:443/a",
+        b"target://name.example:80",
+        b"v1.2.3-rc+1",
+        b"A" * 43,
+        b"A" * 86,
+        b"1h2m3.5s",
+    ),
+    *(b" 512 MB ", b"1/3", b"-2.5", b"https://c.example:8/v0", b"reject [2001:db8::]/32:1-1024", b"plain:127.0.0.1:80"),
+    *(b"monthly 15 00:00", b"weekly mon 06:00 Europe/Berlin", b"daily", b"unix:/run/x.sock", b"accept 8.8.8.8/8:25"),
+)
+_target(
+    parts.names, b"\0\x08\x80\3\0\0\1\0\x28\4\0\0\0", b"\0" * 8 + b"\6\0\5\xff\xff\xff", b"\x30\x31\x32\x28\4\1\4\0\1"
+)
+_target(
+    parts.tls,
+    b"\0\0\2\0\5\0\5\1\0\6\0",
+    b"\0\0\0\2\xff\xff\4\0\x10\4\xff\xff\4\xff\xff\3\0\0\0\6\0",
+    b"\1\0\x12GET / HTTP/1.1\r\n\r\n",
+    b"\0\3\0\5\1\0\6\0\0",
+)
+_target(
+    parts.handover,
+    b'\x10\x0d{"do":"take"}\x18\x0f{"do":"health"}\x11\x0e{"do":"pause"}',
+    b'\x12\x0e{"do":"pause"}\x14\x0f{"do":"accept"}\x10\x1e{"do":"leave","successor":5}',
+    b'\x10\x42{"carried":{"%s":[1,2]}}' % _K,
+    b'\x10\x0d{"do":"keep"}\x10\x0d{"do":"rest"}\x10\x0e{"do":"adopt"}\x10\x0d{"do":"ping"}\x10\x12{"do":"supervise"}',
 )
 _TOKEN_TEXT = tape._TOKEN.to_json().encode()
 _target(

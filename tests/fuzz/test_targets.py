@@ -132,5 +132,20 @@ class AnyInputTests(SynchronousTestCase):
     def test_peer(self) -> None:
         self.check("peer")
 
+    def test_values(self) -> None:
+        self.check("values")
+
+    def test_texts(self) -> None:
+        self.check("texts")
+
+    def test_names(self) -> None:
+        self.check("names")
+
+    def test_tls(self) -> None:
+        self.check("tls")
+
+    def test_handover(self) -> None:
+        self.check("handover")
+
     def test_all_are_checked(self) -> None:
         self.assertEqual({name for name in TARGETS if not hasattr(self, f"test_{name}")}, set())

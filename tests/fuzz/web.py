@@ -11,11 +11,9 @@ from typing import Any
 
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IReactorPluggableNameResolver
 from twisted.logger import LogLevel, globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.web.client import Agent, HTTPConnectionPool
-from zope.interface import implementer
 
 from tests.fuzz.reader import Tape
 from tests.fuzz.rig import CONTRACT, RELAY
@@ -60,16 +58,6 @@ def visitor(data: bytes) -> None:
     assert not stranger.take()
 
 
-class Resolver:
-    """Knows addresses only."""
-
-    def resolveHostName(self, receiver: Any, name: str, port: int = 0, *_: Any, **__: Any) -> Any:
-        receiver.resolutionBegan(self)
-        receiver.addressResolved(IPv4Address("TCP", name, port))
-        receiver.resolutionComplete()
-        return self
-
-
 class _Pool:
     """Does at once what is for a thread."""
 
@@ -82,11 +70,8 @@ class _Pool:
             told(True, found)
 
 
-@implementer(IReactorPluggableNameResolver)
 class WebReactor(MemoryReactor):
-    """One that web clients work with."""
-
-    nameResolver = Resolver()
+    """One with threads."""
 
     def getThreadPool(self) -> _Pool:
         return _Pool()
@@ -95,13 +80,13 @@ class WebReactor(MemoryReactor):
         self.callLater(0, call, *args)
 
 
-class _Noticed:
+class Noticed:
     """Complains of all that is logged as an error."""
 
     def __init__(self) -> None:
         self.troubles: list[str] = []
 
-    def __enter__(self) -> _Noticed:
+    def __enter__(self) -> Noticed:
         globalLogPublisher.addObserver(self)
         return self
 
@@ -202,7 +187,7 @@ def upstream(data: bytes) -> None:
         end.eof = not goes_on
         reactor.run()
 
-    with _Noticed() as noticed:
+    with Noticed() as noticed:
         contract = HttpContract(client, Endpoint("http://192.0.2.2/v0"))
         asked = Deferred.fromCoroutine(call(contract, directory))  # type: ignore[arg-type]
         _serve(reactor, asked, say)
@@ -236,7 +221,7 @@ def download(data: bytes) -> None:
         reactor.run()
 
     try:
-        with _Noticed() as noticed:
+        with Noticed() as noticed:
             file = folder / "file"
             _serve(reactor, Deferred.fromCoroutine(downloader.fetch("https://192.0.2.4/", file, _MOST)), say)
             assert not file.exists() or file.stat().st_size <= _MOST
@@ -264,7 +249,7 @@ def rest(data: bytes) -> None:
         reactor, {"/": lambda: json_answer([1]), "/api/status": _pages(reactor)["/api/status"]}, ["x.example"]
     )
     protocol = site.buildProtocol(IPv4Address("TCP", "127.0.0.1", 1))
-    with _Noticed() as noticed:
+    with Noticed() as noticed:
         transport, end = reactor.connected(protocol)
         while not tape.ended and not end.closed:
             size, times = tape.byte(), 1 << (tape.byte() & 15)

@@ -29,6 +29,9 @@ from wireleap_relay.home import Home
 from wireleap_relay.upgrade.peer import PeerFailed, socket_name, stopped_name
 from wireleap_relay.upgrade.record import read_record
 from wireleap_relay.wire.encoding import read_json
+from wireleap_relay.wire.errors import WireError
+from wireleap_relay.wire.keys import PublicKey
+from wireleap_relay.wire.structure import structure
 
 _COUNT_EVERY = 0.2
 #: Seconds that the other side has to take the last counts.
@@ -186,9 +189,17 @@ class Talk(LineOnlyReceiver):
 
     def lineReceived(self, line: bytes) -> None:
         """Do what is asked, or count what the other daemon has carried."""
-        message = read_json(line)
-        if "carried" in message:
-            self._incumbent.heard({contract: (down, up) for contract, (down, up) in message["carried"].items()})
+        try:
+            message = structure(read_json(line), dict[str, Any])
+            if "carried" in message:
+                self._incumbent.heard(_carried(message["carried"]))
+                return
+            if "do" not in message:
+                raise WireError("it asks for nothing")
+        except WireError as e:
+            # Not an answer: the other daemon would take it for a message, and answer that.
+            self._log.warn("What came at the handover socket makes no sense: {why}", why=str(e))
+            self.transport.loseConnection()  # type: ignore[union-attr]
             return
         doing: Deferred[Any] = maybeDeferred(self._do, message)
         doing.addCallbacks(lambda answer: self._send({"ok": True, **(answer or {})}), self._failed)
@@ -239,7 +250,10 @@ class Talk(LineOnlyReceiver):
                 self._paused = False
                 return self._incumbent.keep(word == "keep").addCallback(lambda _: None)
             case "leave":
-                return self._incumbent.leave(int(message["successor"])).addCallback(lambda _: None)
+                successor = message.get("successor")
+                if type(successor) is not int or successor < 0:
+                    raise PeerFailed("nobody can leave without a successor")
+                return self._incumbent.leave(successor).addCallback(lambda _: None)
             case "adopt":
                 return self._incumbent.adopt()
             case "stay":
@@ -268,6 +282,15 @@ class Talk(LineOnlyReceiver):
     def _send(self, message: dict[str, Any]) -> None:
         if self.connected:
             self.sendLine(json.dumps(message).encode())
+
+
+def _carried(value: Any) -> Carried:
+    found = structure(value, dict[str, list[int]])
+    if any(len(sizes) != 2 or min(sizes) < 0 for sizes in found.values()):
+        raise WireError("expected bytes from clients and from targets")
+    for contract in found:
+        PublicKey.from_text(contract)
+    return {contract: (down, up) for contract, (down, up) in found.items()}
 
 
 class _Once(Factory):
