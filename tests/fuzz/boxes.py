@@ -196,8 +196,11 @@ class Rig:
         self.check()
 
     def pass_time(self, seconds: float) -> None:
-        self.reactor.advance(seconds)
-        self.settle()
+        while seconds > 0:
+            self.reactor.advance(min(seconds, 1.0))
+            self.worker.look()
+            self.settle()
+            seconds -= 1.0
 
     def check(self) -> None:
         """Look at all that must be true at any time."""

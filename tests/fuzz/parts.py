@@ -91,18 +91,6 @@ def texts(data: bytes) -> None:
 # Names
 
 
-class _Thread:
-    """One that runs when the test says so."""
-
-    waiting: list[Callable[[], None]]
-
-    def __init__(self, target: Callable[[], None], **_: Any) -> None:
-        self._target = target
-
-    def start(self) -> None:
-        self.waiting.append(self._target)
-
-
 _NAMES = (
     "a.example",
     "b.example",
@@ -137,8 +125,12 @@ def names(data: bytes) -> None:
         return answer
 
     small = {"MOST_ASKED": 6, "MOST_ASKED_BELOW_ONE_DOMAIN": 3, "MOST_REMEMBERED": 4, "_THREADS": 2, "_WAITING": 3}
-    thread = type("Thread", (_Thread,), {"waiting": threads})
-    with mock.patch.multiple(resolver, ask=ask, _getaddrinfo=getaddrinfo, Thread=thread, **small), Noticed() as noticed:
+
+    def start(run: Callable[[], None], _: object) -> None:
+        threads.append(run)
+
+    fakes = {"ask": ask, "_getaddrinfo": getaddrinfo, "start_new_thread": start}
+    with mock.patch.multiple(resolver, **fakes, **small), Noticed() as noticed:
         under_test = resolver.Resolver(reactor, Path("/nonexistent"), Path("/nonexistent"))
         under_test.startService()
         for _ in range(_MOST_STEPS):

@@ -95,7 +95,7 @@ class NonsenseTests(RigTestCase):
         self.events.clear()
         for each in said:
             self.rig.say(each)
-        self.rig.pass_time(0.0)
+        self.rig.settle()
         self.assertEqual(len(self.lines("is ended for what it says")), 1, said)
         self.assertEqual(len(self.lines("has died; another one takes its place")), 1)
         self.assertEqual(self.lines("Traceback"), [])
@@ -202,6 +202,8 @@ class LoadTests(RigTestCase):
             self.rig.end.feed(deposit(*GOOD))
         self.rig.settle()
         self.assertLess(len(self.rig.deposits), _MOST_WAITING + 500)
+        self.rig.pass_time(100.0)  # it is not the worker that stands still
+        self.assertEqual(len(self.rig.reactor.processes), 1)
         while any(not each.called for each in self.rig.deposits):
             for each in list(self.rig.deposits):
                 if not each.called:
@@ -230,6 +232,14 @@ class LifeTests(RigTestCase):
         self.rig.pass_time(2.0)
         self.assertFalse(first.alive)
         self.assertEqual(len(self.lines("does not end by itself")), 1)
+
+    def test_one_that_reads_nothing_and_says_nothing_is_ended(self) -> None:
+        self.rig.end.room = 0
+        self.rig.pass_time(59.0)
+        self.assertTrue(self.rig.reactor.processes[0].alive)
+        self.rig.pass_time(2.0)
+        self.assertFalse(self.rig.reactor.processes[0].alive)
+        self.assertEqual(len(self.lines("has not been heard of for 60 s")), 1)
 
     def test_where_there_is_no_room_for_another_one_it_is_tried_again(self) -> None:
         self.rig.reactor.short = True

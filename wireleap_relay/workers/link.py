@@ -81,6 +81,11 @@ class WorkerLink(commands.Link):
         self._lines = 0
         self._spell_began = 0.0
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether the worker is not heard, for the disk has not kept up with it."""
+        return self._waiting > _MOST_WAITING
+
     def end(self) -> None:
         """The worker is needed no longer: it ends with this."""
         self._transport.loseConnection()
@@ -126,7 +131,7 @@ class WorkerLink(commands.Link):
         """The transport is gone."""
 
     def _keep_pace(self) -> None:
-        if self._unread or self._waiting > _MOST_WAITING:
+        if self._unread or self.is_behind:
             self._transport.pauseProducing()
         else:
             self._transport.resumeProducing()

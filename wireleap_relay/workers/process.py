@@ -151,6 +151,8 @@ class WorkerProcess:
 
     def look(self) -> None:
         """Called once a second: replace a worker that has stood still for too long."""
+        if self._link is not None and self._link.is_behind:
+            return  # it is the disk that does
         self._silent += 1
         if self._link is not None and self._silent == _LONGEST_SILENCE:
             self._log.error(
