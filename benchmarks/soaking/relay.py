@@ -19,13 +19,19 @@ import psutil
 import treq
 from twisted.internet.task import deferLater
 
+import wireleap_relay
 from wireleap_relay.home import Home
 from wireleap_relay.sandbox.circuit import Hop
 from wireleap_relay.sandbox.relays import free_port
+from wireleap_relay.usage.stats import Stats
 from wireleap_relay.wire.address import Address
 
 _SITE = Path(__file__).resolve().parent / "site"
+#: Where the code is that this process has, too.
+_CODE = Path(wireleap_relay.__file__).resolve().parents[1]
 _RECOVERY = 60.0
+#: Seconds between two writes of stats.json.
+WRITE_INTERVAL = 1.0
 
 
 @attrs.frozen
@@ -44,12 +50,16 @@ class SoakedRelay:
     :ivar starts: how often its daemon was started.
     """
 
-    def __init__(self, reactor: Any, folder: Path, contract: str, role: str, workers: int) -> None:
-        """Make a home."""
+    def __init__(self, reactor: Any, folder: Path, contract: str, role: str, workers: int, name_server: int) -> None:
+        """Make a home.
+
+        :param name_server: the port of the one that it asks, on loopback.
+        """
         self._reactor = reactor
         self.home = Home(folder / role)
         self.probe = folder / f"{role}.probe"
         self.probe.mkdir(parents=True)
+        (self.probe / "nameserver").write_text(str(name_server))
         self.log = folder / f"{role}.log"
         self.starts = 0
         key = self.home.create_identity(datetime.datetime.now(datetime.UTC)).key.public_key
@@ -61,7 +71,7 @@ class SoakedRelay:
             "timeout": "5s",
             "drain_timeout": "2s",
             "auto_submit_interval": "1s",
-            "network_usage": {"timeframe": "30d", "write_interval": "1s"},
+            "network_usage": {"timeframe": "30d", "write_interval": f"{WRITE_INTERVAL}s"},
             "rest_api": {"address": f"http://127.0.0.1:{self._rest}"},
             "danger_zone": {"allow_loopback": True},
             "contracts": {contract: {"address": f"wireleap://127.0.0.1:{port}", "role": role}},
@@ -73,7 +83,7 @@ class SoakedRelay:
     def start(self) -> None:
         """Start the daemon."""
         self.starts += 1
-        path = os.pathsep.join([str(_SITE), *filter(None, [os.environ.get("PYTHONPATH")])])
+        path = os.pathsep.join([str(_SITE), str(_CODE)])
         environment = {**os.environ, "SOAK": str(self.probe), "PYTHONPATH": path}
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -113,6 +123,23 @@ class SoakedRelay:
     def ended(self) -> bool:
         """Whether the daemon is gone."""
         return self._process is None or self._process.poll() is not None
+
+    def seconds_since_written(self) -> float:
+        """Tell how old the account of usage is that is on disk."""
+        return time.time() - self.home.stats.stat().st_mtime if self.home.stats.exists() else float("inf")
+
+    async def counted(self) -> int:
+        """Give the bytes that it has counted."""
+        usage = await self.ask("usage")
+        return sum(each["carried"] for each in usage["window"]["contracts"])
+
+    def written(self) -> int:
+        """Give the bytes that it has counted, as they are on its disk."""
+        return sum(Stats.from_json(self.home.stats.read_bytes()).carried.values())
+
+    def connections(self) -> int:
+        """Count the TCP connections of its workers."""
+        return sum(bool(each.raddr) for worker in self.workers for each in worker.net_connections("tcp"))
 
     def set_clock(self, wrong_by: float) -> None:
         """Have all of its processes believe in another time."""

@@ -1,145 +1,43 @@
-"""Those who use a relay that is soaked: targets of all kinds, and clients who check every byte."""
+"""Those who use a relay that is soaked: clients who check every byte."""
 
 from __future__ import annotations
 
 import random
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-import attrs
 from OpenSSL import SSL
 from twisted.internet.defer import Deferred, DeferredList, TimeoutError  # noqa: A004
 from twisted.internet.error import ConnectError, ConnectionClosed
-from twisted.internet.interfaces import IHalfCloseableProtocol
-from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import deferLater
-from zope.interface import implementer
 
+from soaking.account import Account, Record
+from soaking.names import DOMAIN
+from soaking.targets import STALL, TargetFactory
 from wireleap_relay.sandbox.circuit import Circuit
 from wireleap_relay.sandbox.tunnel import Tunnel, TunnelError
+from wireleap_relay.tunnel.splice import READ_SIZE
+from wireleap_relay.tunnel.stream import HIGH_WATER
 from wireleap_relay.tunnel.streams import TooManyStreams
 from wireleap_relay.wire.keys import PublicKey, Signature, SigningKey
 from wireleap_relay.wire.sharetoken import ContractStatement, Sharetoken
 
-_CYCLE = bytes(i * 7 % 251 for i in range(251)) * 300
 _STEP = 16 * 1024
-#: Seconds in which a tunnel that nothing has been done to has to come to its end.
-_PATIENCE = 120.0
-_REFUSALS = (400, 408, 500, 502)
+#: Seconds in which a tunnel that nothing has been done to has to be open, and to come to its end.
+OPENING, _PATIENCE = 30.0, 120.0
 #: What becomes of a client whose relay is in trouble.
 _OF_THE_NETWORK = (TunnelError, ConnectionClosed, ConnectError, TimeoutError, TooManyStreams, SSL.Error, AssertionError)
 
-
-def pattern(begin: int, size: int) -> bytes:
-    """Bytes that tell where they belong."""
-    start = begin % 251
-    return _CYCLE[start : start + size]
-
-
-@attrs.define
-class Carried:
-    """Payload that has passed the targets: bytes so far, and when."""
-
-    total: int = 0
-    history: deque[tuple[float, int]] = attrs.field(factory=lambda: deque(maxlen=20_000))
-
-    def add(self, size: int) -> None:
-        """Count."""
-        self.total += size
-        self.history.append((time.monotonic(), size))
-
-    def lately(self, seconds: float) -> int:
-        """Give the bytes of the last seconds."""
-        since = time.monotonic() - seconds
-        return sum(size for at, size in self.history if at >= since)
-
-
-@implementer(IHalfCloseableProtocol)
-class Target(Protocol):
-    """Does what the first line that it gets says."""
-
-    def __init__(self, carried: Carried) -> None:
-        self._carried = carried
-        self._line = b""
-        self._mode = b""
-        self._size = self._sent = 0
-        self.received = 0
-
-    def dataReceived(self, data: bytes) -> None:
-        self._carried.add(len(data))
-        if self._mode:
-            return self._got(data)
-        self._line += data
-        line, end, rest = self._line.partition(b"\n")
-        if end:
-            self._mode, size = line.split()[:2]
-            self._size = int(size)
-            self._begin()
-            if rest:
-                self._got(rest)
-        return None
-
-    def _begin(self) -> None:
-        transport: Any = self.transport
-        match self._mode:
-            case b"flood" | b"half":
-                transport.registerProducer(self, False)
-            case b"reset":
-                self._say(pattern(0, min(self._size, 1000)))
-                transport.reactor.callLater(0.1, transport.abortConnection)
-            case b"stall":
-                transport.pauseProducing()
-
-    def _say(self, data: bytes) -> None:
-        self._carried.add(len(data))
-        self.transport.write(data)  # type: ignore[union-attr]
-
-    def _got(self, data: bytes) -> None:
-        # What does not belong where it comes ends the tunnel, and its client complains.
-        if data != pattern(self.received, len(data)):
-            self.transport.abortConnection()  # type: ignore[union-attr]
-        self.received += len(data)
-        if self._mode == b"echo":
-            self._say(data)
-
-    def resumeProducing(self) -> None:
-        size = min(_STEP, self._size - self._sent)
-        if size:
-            data = pattern(self._sent, size)
-            self._sent += size
-            self._say(data)
-            return
-        transport: Any = self.transport
-        transport.unregisterProducer()
-        transport.loseConnection() if self._mode == b"flood" else transport.loseWriteConnection()
-
-    def stopProducing(self) -> None:
-        pass
-
-    def readConnectionLost(self) -> None:
-        if self._mode == b"half":
-            self.transport.loseConnection()  # type: ignore[union-attr]
-        elif self._mode == b"echo":
-            self.transport.loseWriteConnection()  # type: ignore[union-attr]
-        else:
-            self.transport.abortConnection()  # type: ignore[union-attr]
-
-    def writeConnectionLost(self) -> None:
-        pass
-
-
-class TargetFactory(Factory):
-    """Makes targets."""
-
-    noisy = False
-
-    def __init__(self) -> None:
-        self.carried = Carried()
-
-    def buildProtocol(self, addr: Any) -> Target:
-        return Target(self.carried)
+#: What tunnels are for, see :class:`soaking.targets.Target`, and how often; ``slow`` is an echo that takes its time.
+_MODES = {"echo": 4, "slow": 3, "flood": 3, "half": 3, "early": 2, "reset": 1, "stall": 1, "deluge": 1}
+_SIZES = (0, 1, 1000, 40_000, 300_000)
+#: Bytes that a client sends to a target that does not listen: all of a window that is new.
+_STALLING = 48 * 1024
+#: Seconds between two bits that a slow client takes of a deluge, and their bytes.
+_SIP, _SIP_SIZE = 0.02, 2048
+#: Connections of a crowd, and tunnels on each of them.
+_CROWD, _CROWD_TUNNELS = 4, 12
 
 
 class Wallet:
@@ -164,50 +62,42 @@ class Wallet:
         return token
 
 
-@attrs.define(eq=False)
-class Record:
-    """One tunnel: what it was to do, and what became of it.
+class Reader:
+    """Reads one tunnel to its end, and checks what comes.
 
-    :ivar begun: seconds of this process's clock, as the other times; 0 for never.
-    :ivar port: that its client's connection comes from; 0 where another relay is between.
-    :ivar trouble: empty where it did what it had to do.
+    :ivar sips: takes what comes bit by bit only.
     """
 
-    mode: str
-    begun: float
-    port: int
-    token: Signature | None = None
-    opened: float = 0.0
-    ended: float = 0.0
-    trouble: str = ""
-
-
-class Reader:
-    """Reads one tunnel to its end, and checks what comes."""
-
-    def __init__(self) -> None:
+    def __init__(self, record: Record) -> None:
+        self._record = record
         self.tunnel: Tunnel
         self.opened: Deferred[None] = Deferred()
         self.ended: Deferred[None] = Deferred()
-        self.received = 0
-        self.wrong = False
         self.error: TunnelError | None = None
         self.paused = False
         self.over = False
+        self.sips = False
+        self._owed = 0
 
     def tunnel_opened(self) -> None:
         self.opened.callback(None)
 
     def data_received(self, data: bytes, frame_done: bool) -> None:
-        for start in range(0, len(data), _STEP):
-            piece = data[start : start + _STEP]
-            self.wrong = self.wrong or piece != pattern(self.received, len(piece))
-            self.received += len(piece)
-        self.tunnel.credit(len(data))
+        self._record.back.hear(data)
+        self._owed += len(data)
+        if not self.sips:
+            self.take(self._owed)
+
+    def take(self, most: int) -> None:
+        """Let the relay send as much as has come, or so much of it."""
+        amount = min(self._owed, most)
+        self._owed -= amount
+        self.tunnel.credit(amount)
 
     def tunnel_ended(self, error: TunnelError | None) -> None:
         self.error = error
         self.over = True
+        self._record.back.closed = error is None
         if not self.opened.called:
             self.opened.errback(error or AssertionError("ended before it began"))
         self.ended.callback(None)
@@ -220,70 +110,120 @@ class Reader:
 
 
 class Client:
-    """One client: circuit after circuit, tunnels on each of them, several at once."""
+    """One client: circuit after circuit, tunnels on each of them, several at once.
+
+    :ivar resting: it begins nothing new.
+    :ivar idle: it rests, and nothing is under way.
+    """
 
     def __init__(
-        self, reactor: Any, chance: random.Random, circuit: Callable[[Wallet], Circuit], wallet: Wallet
+        self,
+        reactor: Any,
+        chance: random.Random,
+        circuit: Callable[[Wallet], Circuit],
+        wallet: Wallet,
+        account: Account,
+        targets: TargetFactory,
     ) -> None:
         self._reactor = reactor
         self._chance = chance
         self._circuit = circuit
         self._wallet = wallet
-        self.records: list[Record] = []
+        self._account = account
+        self._targets = targets
+        self.resting = False
+        self.idle = False
         self.stopping = False
 
-    async def run(self, target: str) -> None:
-        """Use the relay until told to stop."""
+    async def run(self, port: int) -> None:
+        """Use the relay, for tunnels to a port on loopback, until told to stop."""
         while not self.stopping:
+            self.idle = self.resting
+            if self.idle:
+                await deferLater(self._reactor, 0.1)
+                continue
             circuit = self._circuit(self._wallet)
             await DeferredList(
-                [Deferred.fromCoroutine(self._tunnels(circuit, target)) for _ in range(self._chance.randrange(1, 4))]
+                [Deferred.fromCoroutine(self._tunnels(circuit, port)) for _ in range(self._chance.randrange(1, 4))]
             )
             circuit.close()
 
-    async def _tunnels(self, circuit: Circuit, target: str) -> None:
+    async def crowd(self, port: int) -> None:
+        """Have the relay hold as much at once as honest clients may."""
+        circuits = [self._circuit(self._wallet) for _ in range(_CROWD)]
+        crowd = [self._one(circuit, port, "deluge") for circuit in circuits for _ in range(_CROWD_TUNNELS)]
+        await DeferredList([Deferred.fromCoroutine(each) for each in crowd])
+        for circuit in circuits:
+            circuit.close()
+
+    async def _tunnels(self, circuit: Circuit, port: int) -> None:
         for _ in range(self._chance.randrange(1, 6)):
-            if self.stopping:
+            if self.resting or self.stopping:
                 return
-            record = Record(
-                self._chance.choices(["echo", "slow", "flood", "half", "reset", "stall"], [4, 3, 3, 3, 1, 1])[0],
-                time.monotonic(),
-                0,
-            )
-            self.records.append(record)
-            try:
-                await self._tunnel(circuit, target, record)
-            except _OF_THE_NETWORK as e:
-                # It is judged by what was done to the relay at the time.
-                record.trouble = f"{type(e).__name__}: {e}"
-            record.ended = time.monotonic()
+            record = await self._one(circuit, port, self._mode())
             await deferLater(self._reactor, 1.0 if record.trouble else self._chance.random() * 0.3)
 
-    async def _tunnel(self, circuit: Circuit, target: str, record: Record) -> None:
-        reader = Reader()
-        reader.tunnel = await circuit.open("tcp", target, reader)
-        record.token = self._wallet.last[circuit.hops[-1].pubkey]
-        record.port = _port(circuit) if len(circuit.hops) == 1 else 0
-        size = self._chance.choice([0, 1, 1000, 40_000, 300_000])
-        reader.tunnel.write(f"{'echo' if record.mode == 'slow' else record.mode} {size}\n".encode())
-        await reader.opened.addTimeout(30.0, self._reactor)
-        record.opened = time.monotonic()
+    async def _one(self, circuit: Circuit, port: int, mode: str) -> Record:
+        record = self._account.new(
+            mode,
+            self._chance.choice(_SIZES),
+            by_name=self._chance.random() < 0.3,
+            direct=len(circuit.hops) == 1,
+        )
+        host = f"{self._chance.randrange(10)}.{DOMAIN}" if record.by_name else "127.0.0.1"
         try:
-            await Deferred.fromCoroutine(self._use(reader, record.mode, size)).addTimeout(_PATIENCE, self._reactor)
-        finally:
-            if reader.error is not None and not reader.received and reader.error.status.code in _REFUSALS:
-                record.opened = 0.0  # a refusal begins as a tunnel does
-        assert not reader.wrong, "wrong bytes"
+            await self._tunnel(circuit, f"{host}:{port}", record)
+        except _OF_THE_NETWORK as e:
+            # It is judged by what was done to the relay at the time.
+            record.trouble = f"{type(e).__name__}: {e}"
+        record.ended = time.monotonic()
+        return record
 
-    async def _use(self, reader: Reader, mode: str, size: int) -> None:
+    def _mode(self) -> str:
+        modes = list(_MODES)
+        begun = len(self._account.records)
+        # All of them are seen in the beginning, while nothing goes wrong.
+        return modes[begun] if begun < len(modes) else self._chance.choices(modes, list(_MODES.values()))[0]
+
+    async def _tunnel(self, circuit: Circuit, target: str, record: Record) -> None:
+        reader = Reader(record)
+        try:
+            reader.tunnel = await circuit.open("tcp", target, reader)
+        except TunnelError as e:
+            record.code = e.status.code
+            raise
+        record.token = self._wallet.last[circuit.hops[-1].pubkey]
+        record.client_port = _port(circuit) if record.direct else 0
+        reader.tunnel.write(record.header)
+        try:
+            await reader.opened.addTimeout(OPENING, self._reactor)
+            record.opened = time.monotonic()
+            await Deferred.fromCoroutine(self._use(reader, record)).addTimeout(_PATIENCE, self._reactor)
+        except Exception:
+            reader.tunnel.abort()  # its client has lost patience
+            raise
+        finally:
+            record.promised = reader.tunnel._stream.receiving.left
+            if reader.error is not None:
+                record.code = reader.error.status.code
+                if not record.headed:
+                    record.opened = 0.0  # a refusal begins as a tunnel does
+
+    async def _use(self, reader: Reader, record: Record) -> None:
+        mode = record.mode
         if mode == "stall":
-            reader.tunnel.write(pattern(0, _STEP) * 4)
-            await deferLater(self._reactor, self._chance.random() * 3)
+            reader.tunnel.write(record.there.say(_STALLING))
+            await deferLater(self._reactor, 0.2 + self._chance.random() * (STALL - 1.0))
             reader.tunnel.abort()
             return
-        if mode in ("echo", "slow", "half"):
-            pauses = 40 if mode == "slow" else 0
-            await self._send(reader, size, pauses)
+        if mode == "deluge":
+            await self._sip(reader, record)
+        if mode == "early":
+            await reader.ended
+        if mode in ("echo", "slow", "half", "early"):
+            await self._send(reader, record)
+        if mode in ("echo", "slow", "half", "early", "deluge"):
+            record.there.finished = reader.error is None
             reader.tunnel.end()
         await reader.ended
         if mode == "reset":
@@ -292,18 +232,46 @@ class Client:
             assert (status.code, status.origin) == (410, "target"), f"a reset was told as {status}"
             return
         assert reader.error is None, f"ended: {reader.error}"
-        assert reader.received == size, f"{reader.received} bytes of {size}"
+        if mode != "deluge":
+            assert record.back.arrived == record.size, f"{record.back.arrived} bytes of {record.size}"
+        if mode != "flood":
+            await self._until_heard(record)
 
-    async def _send(self, reader: Reader, size: int, pauses: int) -> None:
-        sent = 0
+    async def _until_heard(self, record: Record) -> None:
+        """Wait until the target knows that it has all, or is gone."""
+        while not record.there.closed and self._targets.of(record) is not None:
+            await deferLater(self._reactor, 0.02)
+        assert record.there.closed, "the target was not told that its client has ended"
+        assert record.there.arrived == record.there.sent, "the target did not get all"
+
+    async def _sip(self, reader: Reader, record: Record) -> None:
+        """Take little of a deluge, for a while, and then all that comes."""
+        reader.sips = True
+        ends = time.monotonic() + 0.5 + self._chance.random() * 2.5
+        while time.monotonic() < ends and not reader.over:
+            await deferLater(self._reactor, _SIP)
+            reader.take(_SIP_SIZE)
+            target = self._targets.of(record)
+            if target is not None:
+                self._bound(reader, target)
+        reader.sips = False
+        reader.take(2**30)
+
+    def _bound(self, reader: Reader, target: Any) -> None:
+        """See that no more is under way than windows, the relay and two sockets may hold."""
+        most = reader.tunnel._stream.receiving.size + HIGH_WATER + READ_SIZE + target.room + self._targets.reading_room
+        if target.under_way > most:
+            self._account.strange.append(f"{target.under_way} bytes are under way to a slow client, over {most}")
+
+    async def _send(self, reader: Reader, record: Record) -> None:
+        size = record.size
+        pauses = 40 if record.mode == "slow" else 0
         step = _STEP if not pauses else max(1, min(_STEP, size // pauses))
-        while sent < size and not reader.over:
+        while record.there.sent < size and reader.error is None:
             if reader.paused:
                 await deferLater(self._reactor, 0.02)
                 continue
-            piece = pattern(sent, min(step, size - sent))
-            reader.tunnel.write(piece)
-            sent += len(piece)
+            reader.tunnel.write(record.there.say(min(step, size - record.there.sent)))
             await deferLater(self._reactor, self._chance.random() * 0.4 if pauses else 0.0)
 
 
