@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import socket
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -18,7 +20,7 @@ from tests.tunnel.world import Target, World, WorldTestCase, reactor
 from wireleap_relay.clientlimits import ClientLimits
 from wireleap_relay.tunnel import abuse
 from wireleap_relay.tunnel.connection import Patience
-from wireleap_relay.tunnel.hall import Hall
+from wireleap_relay.tunnel.hall import Hall, share_of_memory
 from wireleap_relay.tunnel.neighbours import Neighbours
 from wireleap_relay.tunnel.registry import Registry
 from wireleap_relay.tunnel.stream import HIGH_WATER
@@ -309,3 +311,51 @@ class SocketTests(WorldTestCase):
         self.assertLess(await done, 10)
         offences = world.registry.counts().offences
         self.assertGreater(offences[abuse.CONNECTION_RATE], 20)
+
+
+class ShareTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        self.groups = Path(self.mktemp())
+        self.own = self.groups / "cgroup"
+        self.groups.mkdir()
+        self.own.write_text("4:memory:/elsewhere\n0::/system.slice/relay.service\n")
+
+    def share(self, processes: int = 1) -> int:
+        return share_of_memory(processes, self.groups, self.own)
+
+    def limit(self, group: str, size: object) -> None:
+        (self.groups / group).mkdir(parents=True, exist_ok=True)
+        (self.groups / group / "memory.max").write_text(f"{size}\n")
+
+    def test_processes_share_half_of_the_machines(self) -> None:
+        self.assertEqual([self.share(count) for count in (1, 2, 4)], [self.machine // each for each in (2, 4, 8)])
+
+    def test_control_groups_have_limits(self) -> None:
+        self.limit("system.slice/relay.service", "max")
+        self.assertEqual(self.share(), self.machine // 2)
+        self.limit("system.slice", 400_000_000)
+        self.assertEqual(self.share(2), 100_000_000)
+        self.limit("system.slice/relay.service", 100_000_000)
+        self.assertEqual(self.share(2), 25_000_000)
+        self.limit("elsewhere", 1000)
+        self.assertEqual(self.share(2), 25_000_000)
+        # In a container its group is the root of all that it sees.
+        self.own.write_text("0::/\n")
+        self.limit(".", 60_000_000)
+        self.assertEqual(self.share(), 30_000_000)
+
+    def test_without_control_groups(self) -> None:
+        self.own.unlink()
+        self.assertEqual(self.share(), self.machine // 2)
+
+    def test_a_process_has_limits_of_its_own(self) -> None:
+        most = self.machine // 3
+        for which in (resource.RLIMIT_AS, resource.RLIMIT_DATA):
+            before = resource.getrlimit(which)
+            resource.setrlimit(which, (most, before[1]))
+            try:
+                # Two processes would have half of the machine's each, and four a quarter.
+                self.assertEqual([self.share(2), self.share(4)], [most // 2, self.machine // 4 // 2])
+            finally:
+                resource.setrlimit(which, before)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -200,6 +202,18 @@ class ResolverTests(TestCase):
         self.addCleanup(server.stop)
         server.zones["a.example"] = Zone(["192.0.2.1"], delay=0.05)
         self.assertEqual(await server.resolver(self.mktemp()).look_up("a.example", "4"), ("192.0.2.1",))
+
+    async def test_there_is_room_for_no_thread(self) -> None:
+        resolver = self.resolver(hosts="127.0.0.1 localhost\n")
+        self.addCleanup(threading.stack_size, threading.stack_size(2**30))
+        before = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + 2**29, before[1]))
+        try:
+            for _ in range(20):
+                await self.fails(resolver.look_up("localhost", "4"), "there is no thread")
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, before)
+        self.assertIn("127.0.0.1", await resolver.look_up("localhost", "4"))
 
     async def test_an_answer_that_does_not_fit_is_left_to_the_system(self) -> None:
         self.zones["a.localdomain.example"] = Zone(cut=True)
