@@ -13,7 +13,7 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import LogLevel, globalLogPublisher
 from twisted.python.failure import Failure
-from twisted.web.client import Agent, HTTPConnectionPool
+from twisted.web.client import Agent
 
 from tests.fuzz.reader import Tape
 from tests.fuzz.rig import CONTRACT, RELAY
@@ -30,6 +30,7 @@ from wireleap_relay.upstream.client import SignedClient
 from wireleap_relay.upstream.contract import HttpContract
 from wireleap_relay.upstream.directory import HttpDirectory
 from wireleap_relay.upstream.retry import RetryPolicy
+from wireleap_relay.webclient import make_pool
 from wireleap_relay.wire.address import Address
 from wireleap_relay.wire.contractinfo import DirectoryPointer
 from wireleap_relay.wire.endpoint import Endpoint
@@ -167,7 +168,7 @@ def upstream(data: bytes) -> None:
     tape = Tape(data)
     call, how, goes_on = _CALLS[tape.byte() % len(_CALLS)], tape.byte(), tape.byte() & 1
     reactor = WebReactor()
-    pool = HTTPConnectionPool(reactor)
+    pool = make_pool(reactor, persistent=True)
     agent = Agent(reactor, connectTimeout=10.0, pool=pool)
     client = SignedClient(agent, reactor, RELAY, policy=RetryPolicy(2, 1.0))
     pointer = DirectoryPointer(Endpoint("http://192.0.2.3"), CONTRACT.public_key)
@@ -204,7 +205,7 @@ def download(data: bytes) -> None:
     folder = Path(tempfile.mkdtemp(dir="/dev/shm" if os.path.isdir("/dev/shm") else None))
     reactor = WebReactor()
     downloader = Downloader(reactor)
-    plain = Agent(reactor, connectTimeout=15.0)
+    plain = Agent(reactor, connectTimeout=15.0, pool=make_pool(reactor))
 
     class _Plain:
         """Does without TLS."""

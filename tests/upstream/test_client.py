@@ -9,13 +9,14 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase, TestCase
-from twisted.web.client import Agent, HTTPConnectionPool
+from twisted.web.client import Agent
 
 from tests.upstream.badworld import RawServer, Scripted, reactor
 from tests.upstream.worlds import turns
 from wireleap_relay.boundaries import ApiError, BadAnswer, Unreachable, UpstreamFailed
 from wireleap_relay.upstream.client import Request, SignedClient
 from wireleap_relay.upstream.retry import RetryPolicy
+from wireleap_relay.webclient import make_pool
 from wireleap_relay.wire.keys import PublicKey, Signature, SigningKey
 from wireleap_relay.wire.status import Status
 
@@ -204,7 +205,7 @@ class OverSockets(TestCase):
     """What goes wrong below HTTP."""
 
     def setUp(self) -> None:
-        pool = HTTPConnectionPool(reactor)
+        pool = make_pool(reactor, persistent=True)
         self.addCleanup(turns_coroutine)
         self.addCleanup(pool.closeCachedConnections)
         self.agent = Agent(reactor, pool=pool)
@@ -282,6 +283,14 @@ class OverSockets(TestCase):
             self.assertEqual((type(error), str(error)), (BadAnswer, "the answer is longer than 1000 bytes"))
             self.assertEqual(server.open, [], "the connection has to be closed")
             self.assertEqual(server.requests, 1)
+
+    async def test_a_head_without_end(self) -> None:
+        self.client = self.make_client(timeout=20.0)
+        head = b"HTTP/1.1 200 OK\r\n"
+        for answer in (head + b"X: y\r\n" * 100_000, b"HTTP/1.1 100 Continue\r\n\r\n" * 100_000):
+            server, error = await self.failure(answer)
+            self.assertEqual((type(error), str(error)), (BadAnswer, "the answer is not HTTP"))
+            self.assertEqual((server.open, server.requests), ([], 1))
 
     async def test_an_answer_just_within_the_limit(self) -> None:
         server = RawServer(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n" + b"x" * 1000)

@@ -24,6 +24,7 @@ from wireleap_relay.tunnel.resolver import Resolver
 from wireleap_relay.upstream.client import Request, SignedClient, read_answer
 from wireleap_relay.upstream.directory import HttpDirectory
 from wireleap_relay.upstream.retry import RetryPolicy
+from wireleap_relay.webclient import make_pool
 from wireleap_relay.wire.address import Address
 from wireleap_relay.wire.contractinfo import ContractInfo
 from wireleap_relay.wire.endpoint import Endpoint, join
@@ -51,7 +52,7 @@ class Calls:
         self._config = config
         self._key = key
         self._runs = runs
-        agent = Agent(reactor, BrowserLikePolicyForHTTPS(), connectTimeout=_PATIENCE)
+        agent = Agent(reactor, BrowserLikePolicyForHTTPS(), connectTimeout=_PATIENCE, pool=make_pool(reactor))
         self._client = SignedClient(agent, reactor, key, timeout=_PATIENCE, policy=RetryPolicy(tries=1))
         self._resolver = Resolver(reactor)
 

@@ -13,8 +13,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint, connectProtocol
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
-from twisted.web._newclient import HTTP11ClientProtocol
-from twisted.web.client import Agent, HTTPConnectionPool, ResponseDone, _HTTP11ClientFactory
+from twisted.web.client import Agent, ResponseDone
 from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers as WebHeaders
 from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer
@@ -24,6 +23,7 @@ from wireleap_relay.configvalues import ListenAddress
 from wireleap_relay.tunnel.abuse import Rates
 from wireleap_relay.tunnel.stream import HIGH_WATER, Headers, Stream, StreamHandler, header_value
 from wireleap_relay.tunnel.visitor import Conversation, Http1Conversation
+from wireleap_relay.webclient import make_pool
 
 #: Seconds for a connection to it.
 _PATIENCE = 5.0
@@ -35,23 +35,6 @@ _BETWEEN_NEIGHBOURS = frozenset(
 )
 
 
-class _Protocol(HTTP11ClientProtocol):
-    def _giveUp(self, reason: Failure) -> None:  # noqa: N802
-        if self.state == "TRANSMITTING":
-            # Where an answer is none, and its request is still on its way, Twisted forgets who waits for it; where the
-            # connection is lost, it doesn't.
-            self.transport.abortConnection()  # type: ignore[union-attr]
-        else:
-            super()._giveUp(reason)
-
-
-class _Factory(_HTTP11ClientFactory):
-    noisy = False
-
-    def buildProtocol(self, addr: Any) -> _Protocol:
-        return _Protocol(self._quiescentCallback)
-
-
 class WebServerDecoy:
     """Shows another web server; see :class:`wireleap_relay.tunnel.decoy.Decoy`."""
 
@@ -59,9 +42,7 @@ class WebServerDecoy:
 
     def __init__(self, reactor: Any, server: ListenAddress) -> None:
         """Show the web server at an address."""
-        pool = HTTPConnectionPool(reactor, persistent=False)
-        pool._factory = _Factory
-        self._agent = Agent(reactor, connectTimeout=_PATIENCE, pool=pool)
+        self._agent = Agent(reactor, connectTimeout=_PATIENCE, pool=make_pool(reactor))
         self._reactor = reactor
         self._server = server
 

@@ -16,6 +16,8 @@ from twisted.web.client import Agent, BrowserLikePolicyForHTTPS, ResponseDone, R
 from twisted.web.http import PotentialDataLoss
 from twisted.web.iweb import IPolicyForHTTPS
 
+from wireleap_relay.webclient import make_pool
+
 #: Seconds.
 _CONNECT_TIMEOUT, _IDLE_TIMEOUT, _TIMEOUT = 15.0, 60.0, 3600.0
 #: Bytes that are written at once.
@@ -45,7 +47,8 @@ class Downloader:
         self._reactor = reactor
         self._idle_timeout = idle_timeout
         # Not treq's client: it would unpack what is packed, and what was signed are the bytes as they come.
-        self._agent = Agent(reactor, tls or BrowserLikePolicyForHTTPS(), connectTimeout=_CONNECT_TIMEOUT)
+        policy, pool = tls or BrowserLikePolicyForHTTPS(), make_pool(reactor)
+        self._agent = Agent(reactor, policy, connectTimeout=_CONNECT_TIMEOUT, pool=pool)
 
     async def fetch(self, url: str, file: Path, limit: int, progress: Progress = lambda *_: None) -> None:
         """Fetch a file.

@@ -8,13 +8,14 @@ from typing import Any
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThreadPool
-from twisted.web.client import Agent, BrowserLikePolicyForHTTPS, HTTPConnectionPool
+from twisted.web.client import Agent, BrowserLikePolicyForHTTPS
 from twisted.web.iweb import IPolicyForHTTPS
 
 from wireleap_relay.upstream.client import SignedClient
 from wireleap_relay.upstream.contract import HttpContract
 from wireleap_relay.upstream.directory import HttpDirectory
 from wireleap_relay.upstream.retry import RetryPolicy
+from wireleap_relay.webclient import make_pool
 from wireleap_relay.wire.contractinfo import DirectoryPointer
 from wireleap_relay.wire.endpoint import Endpoint
 from wireleap_relay.wire.keys import SigningKey
@@ -39,8 +40,7 @@ class UpstreamService(Service):
         """
         self.setName("upstream")
         self._reactor = reactor
-        self._pool = HTTPConnectionPool(reactor)
-        self._pool._factory.noisy = False
+        self._pool = make_pool(reactor, persistent=True)
         self._pool.cachedConnectionTimeout = _KEPT_IDLE
         self._pool.maxPersistentPerHost = _KEPT_PER_HOST
         agent = Agent(reactor, tls or BrowserLikePolicyForHTTPS(), connectTimeout=_CONNECT_TIMEOUT, pool=self._pool)
