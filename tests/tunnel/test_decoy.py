@@ -18,11 +18,14 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Site
 
+from tests.fuzz import tape
+from tests.fuzz.rig import Rig
 from tests.tunnel.test_refusals import PlainClient
 from tests.tunnel.world import Target, World, WorldTestCase, reactor
 from wireleap_relay.configvalues import DecoyChoice, ListenAddress
 from wireleap_relay.tunnel import abuse, site
 from wireleap_relay.tunnel.abuse import GENEROUS, Rates
+from wireleap_relay.tunnel.session import Session
 from wireleap_relay.tunnel.site import Folder, FolderTooLarge, NotAllowed, read_folder
 from wireleap_relay.tunnel.visitor import NOT_TLS, Visitor
 
@@ -200,6 +203,20 @@ class VisitorTests(SynchronousTestCase):
     def test_anything(self, data: list[bytes]) -> None:
         out = self.said(*data)
         self.assertTrue(not out or out.startswith(b"HTTP/1.1 4"))
+
+
+class WorthTests(SynchronousTestCase):
+    def test_a_connection_of_a_stranger_is_missed_by_nobody(self) -> None:
+        rig, client = Rig(shown="server"), Session(wake=lambda: None)
+        self.addCleanup(rig.finish)
+        client.open([(b":method", b"POST"), (b":scheme", b"https"), (b":authority", b"x"), (b":path", b"/")])
+        rig.say(client.take())
+        assert rig.client.session is not None
+        self.assertEqual(len(rig.client.session.streams), 1)
+        self.assertFalse(rig.client.has_tunnels)
+        client.open(tape.request(0))
+        rig.say(client.take())
+        self.assertTrue(rig.client.has_tunnels)
 
 
 class Garden(Resource):

@@ -13,10 +13,12 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import DataReceived, ResponseReceived, StreamEnded, StreamReset, TrailersReceived
 from twisted.internet.defer import Deferred
+from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
 from tests.tunnel.world import Target, World, WorldTestCase, reactor
+from wireleap_relay.configvalues import DecoyChoice, ListenAddress
 from wireleap_relay.sandbox.tunnel import TunnelError
 from wireleap_relay.tunnel import abuse, dial
 from wireleap_relay.tunnel.connection import Patience
@@ -454,6 +456,17 @@ class PatienceTests(WorldTestCase):
         headers = [(b":method", b"POST"), (b":scheme", b"https"), (b":authority", b"x"), (b":path", b"/")]
         session.open(headers)
         await self.hangs_up(abuse.IDLE, self.world(patience=Patience(idle=1)), session.take())
+
+    async def test_a_request_that_another_web_server_waits_for_is_idle(self) -> None:
+        factory = Factory.forProtocol(Protocol)
+        factory.noisy = False
+        port = reactor.listenTCP(0, factory, interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        decoy = DecoyChoice(server=ListenAddress("127.0.0.1", port.getHost().port))
+        session = Session(wake=lambda: None)
+        headers = [(b":method", b"POST"), (b":scheme", b"https"), (b":authority", b"x"), (b":path", b"/")]
+        session.open(headers).send(b"and so on")
+        await self.hangs_up(abuse.IDLE, self.world(patience=Patience(idle=1), decoy=decoy), session.take())
 
     async def test_an_open_tunnel_is_not_idle(self) -> None:
         world = self.world(patience=Patience(handshake=1, headers=1, idle=1, closing=1))

@@ -210,7 +210,7 @@ class ClientConnection(Protocol):
     @property
     def has_tunnels(self) -> bool:
         """Whether anybody would miss it."""
-        return self.session is not None and bool(self.session.streams)
+        return self.session is not None and not all(stream.for_strangers for stream in self.session.streams.values())
 
     @property
     def waiting(self) -> int:
@@ -254,8 +254,8 @@ class ClientConnection(Protocol):
             state, limit = ("handshake",), patience.handshake
         elif session.half_finished:
             state, limit = ("headers", session.frames_received), patience.headers
-        elif all(stream.ended for stream in session.streams.values()):
-            # Of a stream that we have ended, only its client could make more.
+        elif all(stream.ended or (stream.for_strangers and not stream.queued) for stream in session.streams.values()):
+            # Of a stream that we have ended, only its client could make more; nobody has paid for what strangers want.
             state, limit = ("idle", session.frames_received), patience.idle
         elif any(stream.queued for stream in session.streams.values()):
             state, limit = ("stalled", session.sent), patience.stall

@@ -48,6 +48,7 @@ class Doorway:
         method = header_value(headers, b":method")
         payload = header_value(headers, answers.PAYLOAD)
         if method != b"PUT" or (payload is None and self.decoy.hides):
+            stream.for_strangers = True
             self.decoy.request(stream, headers)
             return stream.spend(abuse.REQUESTS)
         stream.handler = opening = _Opening(stream, self)

@@ -58,6 +58,7 @@ class Stream:
     :ivar announced: bytes that the peer's content-length still promises; None without one.
     :ivar queued: bytes that wait to be sent.
     :ivar datagrams: each piece sent is a frame of its own, and one that no window takes whole is dropped.
+    :ivar for_strangers: it has a request that opens no tunnel.
     :ivar closed: nothing more will be sent or received.
     """
 
@@ -72,6 +73,7 @@ class Stream:
         "closed",
         "datagrams",
         "ended",
+        "for_strangers",
         "handler",
         "id",
         "peer_ended",
@@ -95,6 +97,7 @@ class Stream:
         self.announced: int | None = None
         self.answered = False
         self.datagrams = False
+        self.for_strangers = False
         self.scheduled = False
         self.ended = False
         self.peer_ended = False
