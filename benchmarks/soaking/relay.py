@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -164,10 +164,16 @@ class SoakedRelay:
         begun = time.monotonic()
         while time.monotonic() - begun < _RECOVERY:
             health, workers = await self.ask("health"), await self.ask("workers")
-            if health and workers and health["healthy"] and all(w["state"] == "running" for w in workers["workers"]):
+            if health and workers and health["healthy"] and self._are_running(workers["workers"]):
                 return time.monotonic() - begun
             await deferLater(self._reactor, 0.2)
         raise AssertionError(f"not healthy again within {_RECOVERY:.0f} s: {health}, {workers}")
+
+    def _are_running(self, workers: Sequence[Mapping[str, Any]]) -> bool:
+        """Tell whether workers are what their daemon says; of one that has just died it has not heard."""
+        return all(each["state"] == "running" for each in workers) and (
+            {each["pid"] for each in workers} == {each.pid for each in self.workers}
+        )
 
     async def until(self, condition: Callable[[], Any], patience: float) -> Any:
         """Wait until something is not None any more."""
