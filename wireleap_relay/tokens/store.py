@@ -20,8 +20,7 @@ import attrs
 from wireleap_relay.boundaries import Outcome
 from wireleap_relay.tokens import books, schedule
 from wireleap_relay.tokens.ledger import ContractTokens, State
-from wireleap_relay.tokens.schema import VERSION, bring_up_to_date, connect
-from wireleap_relay.wire.errors import WireError
+from wireleap_relay.tokens.schema import VERSION, Damaged, bring_up_to_date, connect
 from wireleap_relay.wire.sharetoken import Sharetoken
 
 T = TypeVar("T")
@@ -147,8 +146,8 @@ class TokenDatabase:
         claimed: list[HeldToken] = []
         for _, _, signature, json, key in sorted(rows.fetchall()):
             try:
-                claimed.append(HeldToken(Sharetoken.from_json(json), key))
-            except (WireError, TypeError):
+                claimed.append(HeldToken(books.read_token(json), key))
+            except Damaged:
                 self._settle(signature, Outcome("refused", "what is kept of it can't be read"), now, archive=False)
         return claimed
 

@@ -212,7 +212,9 @@ class Resolver(Service):
         if now - self._read_at >= _BELIEVED:
             self._read_at = now
             reading = self._in_thread(lambda: _read_files(self._files, *self._paths, self._port))
-            reading.addCallbacks(lambda files: setattr(self, "_files", files), lambda _: None)
+            reading.addCallbacks(
+                lambda files: setattr(self, "_files", files), lambda failure: failure.trap(LookupFailed)
+            )
 
     def _in_thread(self, work: Callable[[], T]) -> Deferred[T]:
         """Do something in one of a few threads that nobody has to wait for when the relay stops.

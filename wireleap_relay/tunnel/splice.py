@@ -96,7 +96,6 @@ class TcpSplice(Splice, Dialled):
     _client_ended = False
     _gone: Failure | None = None
     _owed = 0
-    _read_size = FIRST_READ
     _outlet: Outlet
 
     def __init__(self, stream: Stream, meter: Meter, origin: str, reactor: Any) -> None:
@@ -133,8 +132,8 @@ class TcpSplice(Splice, Dialled):
         self._meter.from_targets += size
         stream = self.stream
         stream.send(data)
-        if size >= self._read_size and not stream.queue and size < READ_SIZE:
-            self._read_size = cast("Any", self.transport).bufferSize = 2 * size
+        if size < READ_SIZE and not stream.queue and size >= self.transport.bufferSize:  # type: ignore[union-attr]
+            self.transport.bufferSize = 2 * size  # type: ignore[union-attr]
 
     def readConnectionLost(self) -> None:
         """The target ended its side; what it sent before reaches the client first."""

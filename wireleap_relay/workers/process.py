@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import attrs
@@ -199,7 +199,7 @@ class WorkerProcess:
         self._began = self._reactor.seconds()
         self._silent = 0
         ours, theirs = socket.socketpair()
-        link, ended = WorkerLink(self._reactor, self), Deferred[None]()
+        link, process = WorkerLink(self._reactor, self), _Process()
         factory = Factory.forProtocol(lambda: link)
         factory.noisy = False
         with ours, theirs, open(os.devnull, "rb") as nothing:
@@ -210,9 +210,8 @@ class WorkerProcess:
             files.update((LISTENING + number, each.fileno()) for number, each in enumerate(self._listening))
             command = [sys.executable, "-P", "-m", "wireleap_relay.workers"]
             environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-            process = _Process(ended, self._has_ended)
             self._process = self._reactor.spawnProcess(process, sys.executable, command, environment, childFDs=files)
-        self._link, self._ended = link, ended
+        self._link, self._ended = link, process.ended.addCallback(self._has_ended)
         beginning = {**self._employer.beginning(), "listening": len(self._listening)}
         link.callRemote(commands.Begin, **beginning).addErrback(self._deaf)
 
@@ -247,14 +246,14 @@ class WorkerProcess:
         before = self._report
         if before.from_clients.keys() - report.from_clients.keys():
             raise WireError("a contract is not counted any more")
-        for contract in {*report.from_clients, *report.open}:
-            if not self._employer.knows(PublicKey.from_text(contract)):
-                raise WireError("a contract is counted that this relay does not have")
+        keys = {contract: PublicKey.from_text(contract) for contract in {*report.from_clients, *report.open}}
+        if not all(map(self._employer.knows, keys.values())):
+            raise WireError("a contract is counted that this relay does not have")
         total = sum(report.from_clients.values()) + sum(report.from_targets.values())
         if total > _FASTEST * (self._reactor.seconds() - self._began + 1):
             raise WireError("more is counted than any process can carry")
         carried = {
-            PublicKey.from_text(contract): (
+            keys[contract]: (
                 size - before.from_clients.get(contract, 0),
                 report.from_targets[contract] - before.from_targets.get(contract, 0),
             )
@@ -317,10 +316,8 @@ def _outcomes(results: list[tuple[bool, Any]]) -> bytes:
 
 
 class _Process(ProcessProtocol):
-    def __init__(self, ended: Deferred[None], told: Callable[[int | None], object]) -> None:
-        self._ended = ended
-        self._told = told
+    def __init__(self) -> None:
+        self.ended: Deferred[int | None] = Deferred()
 
     def processEnded(self, reason: Failure) -> None:
-        self._told(getattr(reason.value, "exitCode", None))
-        self._ended.callback(None)
+        self.ended.callback(getattr(reason.value, "exitCode", None))
