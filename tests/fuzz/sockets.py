@@ -206,6 +206,12 @@ class MemoryReactor(Clock, _DisconnectSelectableMixin):
                 return
         raise AssertionError("the reactor does not come to rest")
 
+    def check_nothing_is_left(self) -> None:
+        """Complain of sockets that are open, and of what is still to be called."""
+        assert not any(end for end in self.ends if not end.closed), "a socket stays open"
+        waiting = self.getDelayedCalls()
+        assert not waiting, f"something is still to be called: {waiting[0]}"
+
     def _act(self, transport: Any, work: Callable[[], Any], ready: str, reads: bool) -> bool:
         waiting = self._readers if reads else self._writers
         if transport not in waiting or not hasattr(transport, "socket") or not getattr(transport.socket, ready):

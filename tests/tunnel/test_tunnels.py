@@ -302,21 +302,17 @@ class BackPressureTests(WorldTestCase):
         circuit = self.circuit(world)
         await self.tunnel(circuit, self.target(Fountain), credit=False)
         await self._until_still(lambda: world.meter_.from_targets)
-        unread = self._splices(world)[0].transport
+        unread = world.splices[0].transport
         self.assertLess(unread.bufferSize, READ_SIZE)
         reader = await self.tunnel(circuit, self.target(Fountain))
         await reader.at_least(5_000_000)
         self.assertLess(unread.bufferSize, READ_SIZE)
-        self.assertEqual(max(splice.transport.bufferSize for splice in self._splices(world)), READ_SIZE)
+        self.assertEqual(max(splice.transport.bufferSize for splice in world.splices), READ_SIZE)
 
     async def test_a_target_that_never_reads(self) -> None:
-        listening = socket.create_server(("127.0.0.1", 0))
-        self.addCleanup(listening.close)
         world = self.world()
         circuit = self.circuit(world)
-        reader = await self.tunnel(circuit, f"127.0.0.1:{listening.getsockname()[1]}")
-        accepted, _ = listening.accept()
-        self.addCleanup(accepted.close)
+        reader, _ = await self.tunnel_to_socket(circuit)
         offered = 0
         last = -1
         while last != (last := world.meter_.from_clients) and offered < self.offered:
@@ -326,7 +322,7 @@ class BackPressureTests(WorldTestCase):
                     offered += 65_536
                 await deferLater(reactor, 0.003)
         # In the relay: its socket's buffer, and a window's worth; in the kernel: what it has room for.
-        splice = self._splices(world)[0]
+        splice = world.splices[0]
         waiting = splice.transport.dataBuffer  # type: ignore[attr-defined]
         held = len(waiting) - splice.transport.offset + splice.transport._tempDataLen  # type: ignore[attr-defined]
         self.assertLessEqual(held, splice.stream.receiving.size + READ_SIZE + 64 * 1024)
@@ -335,9 +331,6 @@ class BackPressureTests(WorldTestCase):
         for _ in range(20):
             neighbour.tunnel.write(bytes(50_000))
         await neighbour.at_least(1_000_000)
-
-    def _splices(self, world: Any) -> list[Any]:
-        return [splice for splices in world.registry._open.values() for splice in splices]
 
     async def _until_still(self, measure: Any) -> None:
         last = None
@@ -447,51 +440,3 @@ class EndingTests(WorldTestCase):
         await self.tunnel(self.circuit(world), self.target(lambda: target))
         await world.service.stopService()
         await target.lost
-
-
-class LastBytesTests(WorldTestCase):
-    """Client and target have both ended their sides, and the target has not taken all that the client sent."""
-
-    async def tunnel_that_waits(self, linger: float, pace: float) -> tuple[Any, socket.socket, int]:
-        self.patch(splicing, "LINGER", linger)
-        self.patch(splicing, "LINGER_PACE", pace)
-        listening = socket.create_server(("127.0.0.1", 0))
-        self.addCleanup(listening.close)
-        world = self.world()
-        circuit = self.circuit(world)
-        reader = await self.tunnel(circuit, f"127.0.0.1:{listening.getsockname()[1]}")
-        accepted, _ = listening.accept()
-        self.addCleanup(accepted.close)
-        accepted.shutdown(socket.SHUT_WR)
-        await reader.ended
-        [splice] = [splice for splices in world.registry._open.values() for splice in splices]
-        sent = 0
-        while not splice._outlet.waiting:  # type: ignore[attr-defined]
-            reader.tunnel.write(bytes(16_384))
-            sent += 16_384
-            await deferLater(reactor, 0)
-        reader.tunnel.end()
-        await self.until(lambda: splice.stream.closed)
-        circuit.close()
-        return world, accepted, sent
-
-    async def test_a_target_that_never_takes_the_rest_is_let_go(self) -> None:
-        world, _, _ = await self.tunnel_that_waits(0.2, 2.0**30)
-        await self.until(lambda: world.service.status().tunnels.open == 0)
-
-    async def test_a_slow_target_has_all_of_it(self) -> None:
-        world, accepted, sent = await self.tunnel_that_waits(0.0, 1000.0)
-        await deferLater(reactor, 0.3)
-        accepted.setblocking(False)
-        received = 0
-        while True:
-            try:
-                data = accepted.recv(65_536)
-            except BlockingIOError:
-                await deferLater(reactor, 0)
-                continue
-            if not data:
-                break
-            received += len(data)
-        self.assertEqual(received, sent)
-        await self.until(lambda: world.service.status().tunnels.open == 0)

@@ -128,6 +128,11 @@ class World:
         return self.service.status().port or 1  # a unix socket has none
 
     @property
+    def splices(self) -> list[Any]:
+        """Give the tunnels that are open."""
+        return [splice for splices in self.registry._open.values() for splice in splices]
+
+    @property
     def hop(self) -> Hop:
         return Hop(Address.from_text(f"wireleap://127.0.0.1:{self.port}"), self.key.public_key)
 
@@ -246,6 +251,15 @@ class WorldTestCase(TestCase):
         port = reactor.listenTCP(0, factory, backlog=500, interface="127.0.0.1")
         self.addCleanup(port.stopListening)
         return f"127.0.0.1:{port.getHost().port}"
+
+    async def tunnel_to_socket(self, circuit: Circuit) -> tuple[Reader, socket.socket]:
+        """Open a tunnel to a target that does nothing by itself; give its end of the connection, too."""
+        listening = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(listening.close)
+        reader = await self.tunnel(circuit, f"127.0.0.1:{listening.getsockname()[1]}")
+        accepted, _ = listening.accept()
+        self.addCleanup(accepted.close)
+        return reader, accepted
 
     def silent_target(self) -> str:
         """Give an address that never answers: its backlog is full."""

@@ -13,9 +13,9 @@ from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests import test_relay
-from tests.fuzz import boxes
-from tests.fuzz.boxes import Rig, box, count, deposit
+from tests.fuzz.boxes import box, count, deposit
 from tests.fuzz.rig import CONTRACT
+from tests.fuzz.workerrig import BAD, GOOD, Rig
 from tests.tunnel.world import Target
 from wireleap_relay.logs import Line, text_line
 from wireleap_relay.tunnel.registry import TunnelCounts
@@ -26,7 +26,6 @@ from wireleap_relay.workers.link import _LONGEST_BOX, _MOST_LINES, _MOST_WAITING
 
 KEY = str(CONTRACT.public_key)
 STRANGE = str(SigningKey(bytes([8]) * 32).public_key)
-GOOD, BAD = boxes._GOOD, boxes._BAD
 
 
 def report(from_clients: int = 0, from_targets: int = 0, **more: Any) -> Report:
